@@ -1,0 +1,1 @@
+"""The engine: a request in, images out. Nothing here knows of ComfyUI."""

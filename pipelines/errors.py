@@ -1,0 +1,48 @@
+"""The one exception that tells a user what is wrong with a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a request.
+
+    `code` keeps the hosted API's prefixes (invalid, missing, unsupported, conflict, incompatible), because its clients sort
+    errors by them. `parameter` is the path of the field in the request, such as `controlNet[1].endStep`. `limits` is what
+    is allowed, by the API's names: `min`, `max`, `multiplier`, `allowedValues`.
+    """
+
+    code: str
+    message: str
+    parameter: str
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.parameter}: {self.message}" if self.parameter else self.message
+
+
+class RequestError(ValueError):
+    """Everything wrong with a request, found before any of it was acted on.
+
+    Raised with one fault as `RequestError(code, message, parameter, **limits)`, or with several by `RequestError.of`.
+    """
+
+    def __init__(self, code: str, message: str, parameter: str = "", **limits: Any):
+        self.faults: tuple[Fault, ...] = (Fault(code, message, parameter, limits),)
+        super().__init__(code, message, parameter)
+
+    @classmethod
+    def of(cls, faults: Iterable[Fault]) -> RequestError:
+        """The error that carries all `faults`, of which there is at least one."""
+        collected = tuple(faults)
+        first = collected[0]
+        error = cls(first.code, first.message, first.parameter, **first.limits)
+        error.faults = collected
+        return error
+
+    def __str__(self) -> str:
+        return "\n".join(str(fault) for fault in self.faults)
