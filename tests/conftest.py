@@ -1,12 +1,60 @@
-"""Makes the checkout importable as `sd3_local`, the name by which tests know the pack."""
+"""Makes the checkout importable as `sd3_local`, the name by which tests know the pack, and starts ComfyUI for those that ask."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import pytest
+
+# Read when torch is first imported: many-threaded torch stalls on a machine that others use too.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 from tools.pack import import_pack  # noqa: E402
 
 import_pack()
+
+
+def pytest_runtest_setup() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+def comfyui_folder() -> Path:
+    """ComfyUI's own code: the user's, else the copy that `run.py setup` unpacked."""
+    return Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI").expanduser().resolve()
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """ComfyUI's package `comfy`, imported into this process for comparisons: on the CPU, without a server.
+
+    Its neighbours (`comfy.sd`, `comfy.samplers`, `nodes`, `folder_paths`) are imported by the tests that need them.
+    """
+    folder = comfyui_folder()
+    if not (folder / "comfy" / "sd.py").is_file():
+        pytest.fail(f"There is no ComfyUI at {folder}. Run: python3 run.py setup")
+    # First, because the pack's own folder `nodes` would hide ComfyUI's module of that name.
+    sys.path.insert(0, str(folder))
+    arguments = sys.argv
+    sys.argv = ["main.py", "--cpu", "--base-directory", str(tmp_path_factory.mktemp("comfy"))]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        import comfy.cli_args  # parses sys.argv, so before anything that asks for a device
+        import comfy.model_management
+        import comfy.samplers
+        import comfy.sd
+    finally:
+        sys.argv = arguments
+    yield comfy
+    sys.path.remove(str(folder))
