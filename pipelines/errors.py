@@ -11,9 +11,10 @@ from typing import Any
 class Fault:
     """One thing wrong with a request.
 
-    `code` keeps the hosted API's prefixes (invalid, missing, unsupported, conflict, incompatible), because its clients sort
-    errors by them. `parameter` is the path of the field in the request, such as `controlNet[1].endStep`. `limits` is what
-    is allowed, by the API's names: `min`, `max`, `multiplier`, `allowedValues`.
+    `code` keeps the hosted API's prefixes (invalid, missing, unsupported, conflict, incompatible), because its clients
+    sort errors by them. `parameter` is the path of the field in the request, such as `controlNet[1].endStep`. `limits`
+    is what is allowed, by the API's names: `type`, `min`, `max`, `multiplier`, `allowedValues`; and by JSON Schema's
+    `minLength`, `maxLength`, `minItems` where the API has none.
     """
 
     code: str
@@ -22,7 +23,8 @@ class Fault:
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.parameter}: {self.message}" if self.parameter else self.message
+        # A message that names its parameter already needs no heading.
+        return self.message if self.parameter in self.message else f"{self.parameter}: {self.message}"
 
 
 class RequestError(ValueError):
