@@ -1,4 +1,4 @@
-"""Makes the checkout importable as `sd3_local`, the name by which tests know the pack, and starts ComfyUI for those that ask."""
+"""Makes the checkout importable as `sd3_local`, the name by which tests know the pack, and provides ComfyUI."""
 
 from __future__ import annotations
 
