@@ -1,4 +1,6 @@
-"""Imports this checkout as the package `sd3_local`, whatever its folder is called, as ComfyUI does under a name of its own."""
+"""Imports this checkout as the package `sd3_local`, whatever its folder is called, as ComfyUI does under a name of its
+own.
+"""
 
 from __future__ import annotations
 

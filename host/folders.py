@@ -1,0 +1,92 @@
+"""ComfyUI's model folders: which files a user can pick, and which file a picked name is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+from ..pipelines.errors import RequestError
+from ..pipelines.text import TokenizerFiles
+
+NANO = "sd3-nano"
+"""The model that comes with the pack."""
+
+FROM_MODEL = "from model"
+"""The choice that leaves a VAE or a text encoder to the model's own file."""
+
+_PACK = Path(__file__).resolve().parent.parent
+_MODEL_FOLDERS = ("checkpoints", "diffusion_models", "diffusers")
+
+
+def models() -> list[str]:
+    """What SD3LocalModel offers: the pack's own model, then single files and diffusers folders by their names in
+    ComfyUI.
+    """
+    return list(_model_paths())
+
+
+def model_path(name: str) -> Path:
+    """The file or diffusers folder of an offered name. Raises RequestError for any other name."""
+    return _pick(name, _model_paths(), "model", "checkpoints, diffusion_models or diffusers")
+
+
+def files(folder: str) -> list[str]:
+    """`FROM_MODEL`, then the files of one of ComfyUI's model folders."""
+    return [FROM_MODEL, *folder_paths.get_filename_list(folder)]
+
+
+def file_path(name: str, folder: str, parameter: str) -> Path | None:
+    """The file of an offered name, None for `FROM_MODEL`. Raises RequestError for any other name."""
+    if name == FROM_MODEL:
+        return None
+    return _pick(name, _paths(folder), parameter, folder)
+
+
+def tokenizers() -> TokenizerFiles:
+    """The tokenizers that ComfyUI ships: folders with vocabularies, and no weights."""
+    import comfy.sd1_clip
+    import comfy.text_encoders.sd3_clip
+
+    return TokenizerFiles(
+        clip=Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer",
+        t5=Path(comfy.text_encoders.sd3_clip.__file__).parent / "t5_tokenizer",
+    )
+
+
+def _model_paths() -> dict[str, Path]:
+    paths = {NANO: _PACK / "assets" / "nano" / "sd3-nano.safetensors"}
+    for folder in _MODEL_FOLDERS:
+        for name, path in _paths(folder).items():
+            # Two folders may hold the same name; the second is told apart the way ComfyUI annotates images.
+            paths[name if name not in paths else f"{name} [{folder}]"] = path
+    return paths
+
+
+def _paths(folder: str) -> dict[str, Path]:
+    if folder == "diffusers":
+        return {
+            Path(place).relative_to(root).as_posix(): Path(place)
+            for root in folder_paths.get_folder_paths(folder)
+            for place, _, names in os.walk(root, followlinks=True)
+            if "model_index.json" in names
+        }
+    found = {}
+    for name in folder_paths.get_filename_list(folder):
+        path = folder_paths.get_full_path(folder, name)
+        if path is not None:
+            found[name] = Path(path)
+    return found
+
+
+def _pick(name: str, paths: dict[str, Path], parameter: str, folders: str) -> Path:
+    # Only a listed name becomes a path, so nothing that a client sends can leave the folders.
+    if name in paths:
+        return paths[name]
+    shown = name if len(name) <= 80 else name[:77] + "..."
+    raise RequestError(
+        f"invalid{parameter[0].upper()}{parameter[1:]}",
+        f"ComfyUI's folder {folders} has no {shown!r}: put the file there and refresh the page, or pick another.",
+        parameter,
+    )

@@ -1,0 +1,16 @@
+"""The pack's nodes, one feature a file."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .model import SD3LocalModel
+from .prompt import SD3LocalPrompt
+from .sampler import SD3LocalSampler
+
+
+class SD3LocalExtension(ComfyExtension):
+    """What ComfyUI takes from the pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [SD3LocalModel, SD3LocalPrompt, SD3LocalSampler]

@@ -1,0 +1,109 @@
+"""SD3LocalModel: which Stable Diffusion 3 checkpoint paints."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..host import folders
+from ..pipelines.errors import Fault, RequestError
+from ..pipelines.loading import ModelFiles
+from . import sockets
+
+AUTO = "auto"
+
+
+class SD3LocalModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        from ..host.memory import DTYPES
+
+        encoder_tip = (
+            "A CLIP-L, CLIP-G or T5-XXL file from the folder text_encoders, in any order. It replaces the one in the "
+            "model's file. SD3 works with any of the three; each one left out weakens the prompt."
+        )
+        return io.Schema(
+            node_id="SD3LocalModel",
+            display_name="SD3 Model",
+            category=sockets.CATEGORY,
+            description="Loads Stable Diffusion 3 or 3.5: single files, separate files or a diffusers folder.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=folders.models(),
+                    display_name="model",
+                    tooltip="A file from the folders checkpoints or diffusion_models, a diffusers folder from the folder "
+                    "diffusers, or sd3-nano, the tiny model that comes with this pack.",
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=folders.files("vae"),
+                    display_name="vae",
+                    tooltip="The autoencoder that turns latents into pixels: the model's own, or one from the folder vae.",
+                ),
+                *(
+                    io.Combo.Input(name, options=folders.files("text_encoders"), display_name=name, tooltip=encoder_tip)
+                    for name in ("textEncoder1", "textEncoder2", "textEncoder3")
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=[AUTO, *DTYPES],
+                    display_name="dtype",
+                    tooltip="How the transformer's weights are kept. auto: as in the file, where the device can compute "
+                    "with that. fp8_e4m3fn halves the memory of fp16 for a little quality.",
+                ),
+            ],
+            outputs=[sockets.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model=None, vae=None, textEncoder1=None, textEncoder2=None, textEncoder3=None, dtype=None):
+        from ..host.memory import DTYPES
+        from ..pipelines.loading import inspect_model
+
+        if dtype not in (None, AUTO, *DTYPES):
+            return f"dtype is {str(dtype)[:80]!r}; it must be one of {', '.join((AUTO, *DTYPES))}."
+        if None in (model, vae, textEncoder1, textEncoder2, textEncoder3):
+            return True
+        try:
+            inspect_model(_files(model, vae, textEncoder1, textEncoder2, textEncoder3))
+        except RequestError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, model=None, vae=None, textEncoder1=None, textEncoder2=None, textEncoder3=None, dtype=None
+    ):
+        """Changes when a file does, so that a replaced checkpoint is loaded anew under its old name."""
+        files = _files(model, vae, textEncoder1, textEncoder2, textEncoder3)
+        stats = [path.stat() for path in (files.model, files.vae, *files.text_encoders) if path is not None]
+        return [(stat.st_mtime_ns, stat.st_size) for stat in stats]
+
+    @classmethod
+    def execute(cls, model, vae, textEncoder1, textEncoder2, textEncoder3, dtype) -> io.NodeOutput:
+        from ..host.memory import ComfyPlacement
+        from ..pipelines.model import Model
+
+        files = _files(model, vae, textEncoder1, textEncoder2, textEncoder3)
+        return io.NodeOutput(Model(files, folders.tokenizers(), ComfyPlacement(dtype)))
+
+
+def _files(model: str, vae: str, *text_encoders: str) -> ModelFiles:
+    """The files of picked names. Raises RequestError for all names that are none."""
+    faults: list[Fault] = []
+
+    def find(find_path, *arguments):
+        try:
+            return find_path(*arguments)
+        except RequestError as error:
+            faults.extend(error.faults)
+
+    model_path = find(folders.model_path, model)
+    vae_path = find(folders.file_path, vae, "vae", "vae")
+    encoder_paths = [
+        find(folders.file_path, name, "text_encoders", f"textEncoder{index}")
+        for index, name in enumerate(text_encoders, 1)
+    ]
+    if faults:
+        raise RequestError.of(faults)
+    return ModelFiles(model_path, vae_path, tuple(path for path in encoder_paths if path is not None))

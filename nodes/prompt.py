@@ -1,0 +1,36 @@
+"""SD3LocalPrompt: what the picture should show, and what not."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipelines.request import ImageInference
+from . import sockets
+from .widgets import faults, set_fields, widget
+
+
+class SD3LocalPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SD3LocalPrompt",
+            display_name="SD3 Prompt",
+            category=sockets.CATEGORY,
+            description="The texts that guide a picture. Words can be weighted, as in (red:1.3).",
+            inputs=[
+                widget(ImageInference, "positivePrompt", multiline=True, dynamic_prompts=True),
+                widget(ImageInference, "negativePrompt", multiline=True, dynamic_prompts=True),
+                widget(ImageInference, "clipSkip"),
+            ],
+            outputs=[sockets.Prompt.Output(display_name="prompt")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, positivePrompt=None, negativePrompt=None, clipSkip=None) -> bool | str:
+        values = {"positivePrompt": positivePrompt, "negativePrompt": negativePrompt, "clipSkip": clipSkip}
+        return faults(ImageInference, values)
+
+    @classmethod
+    def execute(cls, positivePrompt: str, negativePrompt: str, clipSkip: int) -> io.NodeOutput:
+        values = {"positivePrompt": positivePrompt, "negativePrompt": negativePrompt, "clipSkip": clipSkip}
+        return io.NodeOutput(sockets.PromptSpec(tuple(set_fields(ImageInference, values).items())))

@@ -1,0 +1,79 @@
+"""SD3LocalSampler: the run itself."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+from comfy_api.latest import io
+
+from ..pipelines.request import DEFAULT_GUIDANCE_SCALE, ImageInference
+from ..pipelines.scheduler_names import DEFAULT_SCHEDULER
+from . import sockets
+from .widgets import UNSET_NUMBER, faults, set_fields, widget
+
+FIELDS = ("width", "height", "seed", "steps", "scheduler", "CFGScale", "numberResults")
+
+
+class SD3LocalSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SD3LocalSampler",
+            display_name="SD3 Sampler",
+            category=sockets.CATEGORY,
+            description="Samples latents and decodes them. Result i, counted from 0, has the seed seed + i.",
+            inputs=[
+                sockets.Model.Input("model", tooltip="The checkpoint, from SD3 Model."),
+                sockets.Prompt.Input("prompt", tooltip="What to show and what not, from SD3 Prompt."),
+                widget(ImageInference, "width"),
+                widget(ImageInference, "height"),
+                widget(ImageInference, "seed", default=0, control_after_generate=True),
+                widget(ImageInference, "steps", max=10_000),
+                widget(ImageInference, "scheduler", default=DEFAULT_SCHEDULER),
+                widget(ImageInference, "CFGScale", default=DEFAULT_GUIDANCE_SCALE),
+                widget(ImageInference, "numberResults"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images"),
+                io.Latent.Output(display_name="latent"),
+                sockets.Result.Output(display_name="result"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, width=None, height=None, seed=None, steps=None, scheduler=None, CFGScale=None, numberResults=None
+    ) -> bool | str:
+        values = (width, height, seed, steps, scheduler, CFGScale, numberResults)
+        return faults(ImageInference, dict(zip(FIELDS, values, strict=True)))
+
+    @classmethod
+    def fingerprint_inputs(cls, seed=None, **values) -> str | None:
+        """Without a seed every run is a new one."""
+        return secrets.token_hex() if seed == UNSET_NUMBER else None
+
+    @classmethod
+    def execute(cls, model, prompt, width, height, seed, steps, scheduler, CFGScale, numberResults) -> io.NodeOutput:
+        import torch
+
+        from ..host.progress import ComfyMonitor
+        from ..pipelines.generate import generate
+        from ..pipelines.parse import parse
+
+        values = (width, height, seed, steps, scheduler, CFGScale, numberResults)
+        request = parse(
+            {
+                # A run in the graph is nobody's task yet; the two names are what makes it a whole request.
+                "taskType": "imageInference",
+                "taskUUID": str(uuid.uuid4()),
+                "model": model.plan.name,
+                **dict(prompt.fields),
+                **set_fields(ImageInference, dict(zip(FIELDS, values, strict=True))),
+            }
+        )
+        result = generate(request, model, ComfyMonitor(model))
+        images = torch.stack([picture.pixels for picture in result.pictures])
+        latent = torch.stack([picture.latent for picture in result.pictures])
+        return io.NodeOutput(images, {"samples": latent}, result, str(result.report))

@@ -1,0 +1,80 @@
+"""Widgets from the request's fields, and a node's values back into fields.
+
+A widget can't be empty, so -1 stands for a number that is not set, and "" for a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..pipelines.errors import RequestError
+from ..pipelines.fields import FieldSpec, RequestObject, spec
+from ..pipelines.parse import parse_fields
+
+UNSET_NUMBER = -1
+UNSET_TEXT = ""
+
+
+def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
+    """The widget of the field that the API calls `name`: its range, step, default and description come from the
+    request.
+
+    `options` replace or add to what the field says: `default` where the API names none, or a widget's own, such as
+    `multiline`.
+    """
+    field = spec(cls, name)
+    given = {"display_name": name, "tooltip": _tooltip(field), **options}
+    if field.choices:
+        return io.Combo.Input(name, options=list(field.choices), **{"default": field.default, **given})
+    if field.type == "string":
+        return io.String.Input(name, **{"default": UNSET_TEXT, **given})
+    if field.type == "boolean":
+        return io.Boolean.Input(name, **{"default": field.default, **given})
+    limits = {
+        "default": UNSET_NUMBER if field.default is None else field.default,
+        "min": _lowest(field),
+        "max": field.max,
+    }
+    if field.type == "integer":
+        return io.Int.Input(name, **{**limits, "step": field.multiple_of or 1, **given})
+    return io.Float.Input(name, **{**limits, "step": field.step, **given})
+
+
+def set_fields(cls: type[RequestObject], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a node's values that are set, by the API's names."""
+    return {name: value for name, value in values.items() if not _is_unset(spec(cls, name), value)}
+
+
+def faults(cls: type[RequestObject], values: Mapping[str, Any]) -> bool | str:
+    """What ComfyUI's `validate_inputs` returns: True, or everything that is wrong with a node's own values.
+
+    A value that comes by a link is None here, and is checked when it has come.
+    """
+    known = {name: value for name, value in values.items() if value is not None}
+    try:
+        parse_fields(cls, set_fields(cls, known))
+    except RequestError as error:
+        return str(error)
+    return True
+
+
+def _is_unset(field: FieldSpec, value: Any) -> bool:
+    if field.type == "string" and not field.choices:
+        return value == UNSET_TEXT
+    return field.default is None and not isinstance(value, bool) and value == UNSET_NUMBER
+
+
+def _lowest(field: FieldSpec) -> float | None:
+    return UNSET_NUMBER if field.default is None else field.min
+
+
+def _tooltip(field: FieldSpec) -> str:
+    sentences = [field.description]
+    if field.unit:
+        sentences.append(f"In {field.unit}.")
+    if field.default is None and field.type in ("integer", "number"):
+        sentences.append("-1: not set.")
+    return " ".join(sentences)

@@ -1,0 +1,110 @@
+"""A Stable Diffusion 3 checkpoint whose components are read when they are first needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import decode
+from .errors import RequestError
+from .loading import ModelFiles, Source, inspect_model, load_clip, load_t5, load_transformer, load_vae
+from .monitor import Monitor
+from .placement import Placement, Resident, when_full
+
+if TYPE_CHECKING:
+    import torch
+
+    from .text import Conditioning, TextEncoders, TokenizerFiles
+
+TEXT_ACTIVATIONS = 512 * 2**20
+"""Bytes that a text encoder may need beside its weights: T5-XXL on a prompt of a thousand tokens takes about half of
+it.
+"""
+
+
+class Model:
+    """The components of one checkpoint, under one placement.
+
+    Made from headers alone, so a wrong file is refused at once and nothing large is read. Components stay for as long
+    as this object lives, and so do the conditionings of recent prompts: an unchanged prompt needs no text encoder.
+    """
+
+    def __init__(self, files: ModelFiles, tokenizers: TokenizerFiles, placement: Placement):
+        self.plan = inspect_model(files)
+        self.reading_seconds = 0.0
+        self._tokenizers = tokenizers
+        self._placement = placement
+        self._residents: dict[str, Resident] = {}
+        self._encoders: TextEncoders | None = None
+
+    @property
+    def has_text_encoder(self) -> bool:
+        return any((self.plan.clip_l, self.plan.clip_g, self.plan.t5))
+
+    def transformer(self) -> Resident:
+        """The denoiser, diffusers' SD3Transformer2DModel."""
+        return self._resident(self.plan.transformer)
+
+    def encode(self, prompts: Sequence[str], clip_skip: int, monitor: Monitor) -> list[Conditioning]:
+        """The conditioning of each prompt. Raises RequestError for a clip skip that the encoders have too few layers
+        for.
+        """
+        if self._encoders is None:
+            self._encoders = self._text_encoders()
+        encoders = self._encoders
+        places = {id(resident.module): resident for resident in self._residents.values()}
+
+        def encode(streamed: bool) -> list[Conditioning]:
+            def place(module: torch.nn.Module) -> Any:
+                monitor.check()
+                return places[id(module)].on_device(TEXT_ACTIVATIONS, streamed=streamed)
+
+            return encoders.encode(prompts, clip_skip, place=place)
+
+        return when_full(
+            encode, lambda: memory_is_full("the text encoders", "use smaller ones, such as T5-XXL in fp8")
+        )[0]
+
+    def decode(self, latent: torch.Tensor, monitor: Monitor) -> torch.Tensor:
+        """The picture [8 h, 8 w, 3], float32 from 0 to 1, of a latent [1, 16, h, w] in the VAE's own space."""
+        assert self.plan.vae is not None
+        return decode.decode(self._resident(self.plan.vae), latent, monitor)
+
+    def _text_encoders(self) -> TextEncoders:
+        from .text import TextEncoders, Tokenizers
+
+        plan = self.plan
+        modules = {
+            source.kind: self._resident(source).module
+            for source in (plan.clip_l, plan.clip_g, plan.t5)
+            if source is not None
+        }
+        return TextEncoders(
+            Tokenizers(self._tokenizers), context_width=plan.context_width, pooled_width=plan.pooled_width, **modules
+        )
+
+    def _resident(self, source: Source) -> Resident:
+        if source.kind not in self._residents:
+            started = time.perf_counter()
+            precision = self._placement.precision(source.kind, source.dtype, source.parameters)
+            module = _LOADERS[source.kind](source, storage=precision.storage, compute=precision.compute)
+            self._residents[source.kind] = self._placement.adopt(source.kind, module)
+            self.reading_seconds += time.perf_counter() - started
+        return self._residents[source.kind]
+
+
+_LOADERS = {
+    "transformer": load_transformer,
+    "vae": load_vae,
+    "clip_l": load_clip,
+    "clip_g": load_clip,
+    "t5": load_t5,
+}
+
+
+def memory_is_full(what: str, advice: str) -> RequestError:
+    """The error of a run that did not fit, not even in its cheaper form."""
+    return RequestError(
+        "insufficientMemory", f"There is not enough memory for {what}, not even layer by layer: {advice}.", "model"
+    )

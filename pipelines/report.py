@@ -1,0 +1,37 @@
+"""What a run did, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .samplers import Scheduler
+
+
+@dataclass(frozen=True)
+class Report:
+    """The facts of one run; `seconds` by stage, in the order they were first entered."""
+
+    model: str
+    width: int
+    height: int
+    steps: int
+    scheduler: Scheduler
+    guidance_scale: float
+    guided: bool
+    seeds: tuple[int, ...]
+    seconds: Mapping[str, float]
+
+    def __str__(self) -> str:
+        guidance = f"guidance {self.guidance_scale:g}" if self.guided else "no guidance"
+        lines = [
+            f"{self.model}, {self.width} x {self.height}",
+            f"{self.steps} steps of {self.scheduler.name} ({self.scheduler.schedule} schedule), {guidance}",
+            f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}",
+            ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items()),
+        ]
+        if self.scheduler.notice:
+            lines.append(self.scheduler.notice)
+        return "\n".join(lines)
