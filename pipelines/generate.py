@@ -178,8 +178,8 @@ class _Run:
                     total_steps=request.number_results * request.steps,
                     together=not streamed,
                 )
-                noise = NoiseStream(seed, latents.shape(request.width, request.height), device)
+                noise = NoiseStream([seed], latents.shape(request.width, request.height), device)
                 # At sigma 1 there is nothing but noise.
-                return self._scheduler.sampler(velocity, noise(), self._sigmas, noise).float().cpu()
+                return self._scheduler.sampler(velocity, noise.initial, self._sigmas, noise).float().cpu()
 
         return when_full(work, lambda: memory_is_full("this picture", "choose a smaller width or height"))[0]

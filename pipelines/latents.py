@@ -16,9 +16,9 @@ SHIFT = 0.0609
 """From the published SD3 autoencoder's configuration: model space = (VAE space - SHIFT) * SCALE."""
 
 
-def shape(width: int, height: int) -> tuple[int, int, int, int]:
-    """[1, 16, height / 8, width / 8] of a picture of so many pixels."""
-    return (1, CHANNELS, height // PIXELS, width // PIXELS)
+def shape(width: int, height: int) -> tuple[int, int, int]:
+    """[16, height / 8, width / 8] of a picture of so many pixels."""
+    return (CHANNELS, height // PIXELS, width // PIXELS)
 
 
 def to_vae(latent: torch.Tensor) -> torch.Tensor:
