@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from tests.comfy_host import ComfyHost, comfyui_folder  # noqa: E402
 from tools.pack import import_pack  # noqa: E402
 
 import_pack()
@@ -26,11 +27,6 @@ import_pack()
 def pytest_runtest_setup() -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-
-
-def comfyui_folder() -> Path:
-    """ComfyUI's own code: the user's, else the copy that `run.py setup` unpacked."""
-    return Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI").expanduser().resolve()
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +54,10 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
         sys.argv = arguments
     yield comfy
     sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
+    """A running ComfyUI that has this pack under a folder name which is no Python name, driven as a browser would."""
+    with ComfyHost(tmp_path_factory.mktemp("host"), pack_folder="my pack.v2-test") as running:
+        yield running

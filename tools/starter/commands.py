@@ -34,7 +34,6 @@ def main(given: Sequence[str], usage: str) -> int:
     if run is None or (options and command in ("setup", "demo")):
         print(f"{usage}\nNot understood: {' '.join(given)}", file=sys.stderr)
         return 2
-    stop_on_signals()
     try:
         return run(Checkout(Path(__file__).resolve().parent.parent.parent), options)
     except StarterError as error:
@@ -50,7 +49,8 @@ def main(given: Sequence[str], usage: str) -> int:
 
 
 def setup(checkout: Checkout, options: Sequence[str] = ()) -> int:
-    """Makes what is missing; says nothing is to do within a blink."""
+    """Makes what is missing."""
+    stop_on_signals()
     started = time.monotonic()
     if missing(checkout):
         with only_one(checkout.work / "setup.lock"):

@@ -34,7 +34,7 @@ def fingerprint(lock: bytes, requirements: bytes) -> str:
 
 
 def stamp(folder: Path, packages: str | None, torch: str) -> dict[str, Any]:
-    """What an environment says of itself: its Python, its place, its kind of torch, and what its packages were made from.
+    """What an environment says of itself: its Python, its place, its kind of torch, what its packages were made from.
 
     `packages` is None while it is being filled.
     """
@@ -42,7 +42,7 @@ def stamp(folder: Path, packages: str | None, torch: str) -> dict[str, Any]:
 
 
 def backend(venv: Path, environ: Mapping[str, str]) -> str:
-    """The kind of torch to install, as uv names them: the one asked for now, else the one asked for before, else none."""
+    """The kind of torch to install, as uv names them: the one asked for now, else the one asked for before."""
     try:
         before = json.loads((venv / STAMP).read_text(encoding="utf-8"))["torch"]
     except (OSError, ValueError, KeyError):
