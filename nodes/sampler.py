@@ -12,6 +12,10 @@ from ..pipelines.scheduler_names import DEFAULT_SCHEDULER
 from . import sockets
 from .widgets import UNSET_NUMBER, faults, set_fields, widget
 
+# Where the API sets no limit a widget still needs one; what the model can't do is refused when it is known.
+MAX_SIDE = 16384
+MAX_STEPS = 10_000
+
 FIELDS = ("width", "height", "seed", "steps", "scheduler", "CFGScale", "numberResults")
 
 
@@ -26,10 +30,10 @@ class SD3LocalSampler(io.ComfyNode):
             inputs=[
                 sockets.Model.Input("model", tooltip="The checkpoint, from SD3 Model."),
                 sockets.Prompt.Input("prompt", tooltip="What to show and what not, from SD3 Prompt."),
-                widget(ImageInference, "width"),
-                widget(ImageInference, "height"),
+                widget(ImageInference, "width", max=MAX_SIDE),
+                widget(ImageInference, "height", max=MAX_SIDE),
                 widget(ImageInference, "seed", default=0, control_after_generate=True),
-                widget(ImageInference, "steps", max=10_000),
+                widget(ImageInference, "steps", max=MAX_STEPS),
                 widget(ImageInference, "scheduler", default=DEFAULT_SCHEDULER),
                 widget(ImageInference, "CFGScale", default=DEFAULT_GUIDANCE_SCALE),
                 widget(ImageInference, "numberResults"),

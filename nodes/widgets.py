@@ -5,6 +5,7 @@ A widget can't be empty, so -1 stands for a number that is not set, and "" for a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ from ..pipelines.parse import parse_fields
 UNSET_NUMBER = -1
 UNSET_TEXT = ""
 
+MEASURES = {"px": "pixels", "s": "seconds", "%": "percent"}
+"""Units that a tooltip spells out; others, such as steps, the description already names."""
+
 
 def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     """The widget of the field that the API calls `name`: its range, step, default and description come from the
@@ -26,7 +30,7 @@ def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     `multiline`.
     """
     field = spec(cls, name)
-    given = {"display_name": name, "tooltip": _tooltip(field), **options}
+    given = {"display_name": friendly(name), "tooltip": _tooltip(field), **options}
     if field.choices:
         return io.Combo.Input(name, options=list(field.choices), **{"default": field.default, **given})
     if field.type == "string":
@@ -41,6 +45,12 @@ def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     if field.type == "integer":
         return io.Int.Input(name, **{**limits, "step": field.multiple_of or 1, **given})
     return io.Float.Input(name, **{**limits, "step": field.step, **given})
+
+
+def friendly(name: str) -> str:
+    """An API name as words: "positivePrompt" is "positive prompt", "CFGScale" is "CFG scale"."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
+    return " ".join(word if word.isupper() else word.lower() for word in words)
 
 
 def set_fields(cls: type[RequestObject], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,8 +83,8 @@ def _lowest(field: FieldSpec) -> float | None:
 
 def _tooltip(field: FieldSpec) -> str:
     sentences = [field.description]
-    if field.unit:
-        sentences.append(f"In {field.unit}.")
+    if field.unit in MEASURES:
+        sentences.append(f"In {MEASURES[field.unit]}.")
     if field.default is None and field.type in ("integer", "number"):
         sentences.append("-1: not set.")
     return " ".join(sentences)
