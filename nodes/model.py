@@ -8,6 +8,7 @@ from ..host import folders
 from ..pipelines.errors import Fault, RequestError
 from ..pipelines.loading import ModelFiles
 from . import sockets
+from .widgets import friendly
 
 AUTO = "auto"
 
@@ -31,25 +32,25 @@ class SD3LocalModel(io.ComfyNode):
                     "model",
                     options=folders.models(),
                     display_name="model",
-                    tooltip="A file from the folders checkpoints or diffusion_models, a diffusers folder from the folder "
-                    "diffusers, or sd3-nano, the tiny model that comes with this pack.",
+                    tooltip="A file from the folders checkpoints or diffusion_models, a diffusers folder from the "
+                    "folder diffusers, or sd3-nano, the tiny model that comes with this pack.",
                 ),
                 io.Combo.Input(
                     "vae",
                     options=folders.files("vae"),
                     display_name="vae",
-                    tooltip="The autoencoder that turns latents into pixels: the model's own, or one from the folder vae.",
+                    tooltip="What turns latents into pixels: the model's own autoencoder, or one from the folder vae.",
                 ),
                 *(
-                    io.Combo.Input(name, options=folders.files("text_encoders"), display_name=name, tooltip=encoder_tip)
+                    io.Combo.Input(name, options=folders.files("text_encoders"), display_name=friendly(name), tooltip=encoder_tip)
                     for name in ("textEncoder1", "textEncoder2", "textEncoder3")
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=[AUTO, *DTYPES],
                     display_name="dtype",
-                    tooltip="How the transformer's weights are kept. auto: as in the file, where the device can compute "
-                    "with that. fp8_e4m3fn halves the memory of fp16 for a little quality.",
+                    tooltip="How the transformer's weights are kept. auto: as in the file, where the device can "
+                    "compute with that. fp8_e4m3fn halves the memory of fp16 for a little quality.",
                 ),
             ],
             outputs=[sockets.Model.Output(display_name="model")],
