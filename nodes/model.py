@@ -42,7 +42,9 @@ class SD3LocalModel(io.ComfyNode):
                     tooltip="What turns latents into pixels: the model's own autoencoder, or one from the folder vae.",
                 ),
                 *(
-                    io.Combo.Input(name, options=folders.files("text_encoders"), display_name=friendly(name), tooltip=encoder_tip)
+                    io.Combo.Input(
+                        name, options=folders.files("text_encoders"), display_name=friendly(name), tooltip=encoder_tip
+                    )
                     for name in ("textEncoder1", "textEncoder2", "textEncoder3")
                 ),
                 io.Combo.Input(
