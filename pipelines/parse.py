@@ -110,7 +110,8 @@ def _take(checked: _Checked, spec: FieldSpec, value: Any, path: str) -> None:
         checked.given[name] = checked.known[name] = tuple(value) if spec.type == "array" else value
     elif spec.type == "object":
         part = _check(spec.model, value, path)
-        checked.known[name] = part.known
+        if isinstance(value, (Mapping, spec.model)):
+            checked.known[name] = part.known
         checked.faults += part.faults
         if not part.faults:
             checked.given[name] = spec.model.model_validate(part.given)
@@ -130,11 +131,13 @@ def _validate(checked: _Checked, cls: type[RequestObject], path: str) -> None:
     except ValidationError as invalid:
         for error in invalid.errors(include_url=False, include_context=False):
             name, *rest = error["loc"]
+            spec, value = specs(cls)[str(name)], error["input"]
             # A required field that was not given, or whose own content is at fault, is not this function's matter.
-            if error["type"] == "missing":
+            # An array that holds something is long enough, but pydantic counts only its good items.
+            if error["type"] == "missing" or (spec.type == "array" and not rest and value):
                 continue
-            here = join(path, str(name)) + "".join(f"[{index}]" for index in rest)
-            checked.faults.append(_invalid(specs(cls)[str(name)], error["input"], here))
+            here = join(path, spec.alias) + "".join(f"[{index}]" for index in rest)
+            checked.faults.append(_invalid(spec, value, here))
             checked.known.pop(name, None)
 
 
