@@ -10,7 +10,7 @@ from . import decode
 from .errors import RequestError
 from .loading import ModelFiles, Source, inspect_model, load_clip, load_t5, load_transformer, load_vae
 from .monitor import Monitor
-from .placement import Placement, Resident, when_full
+from .placement import Placement, Precision, Resident, when_full
 
 if TYPE_CHECKING:
     import torch
@@ -88,19 +88,16 @@ class Model:
         if source.kind not in self._residents:
             started = time.perf_counter()
             precision = self._placement.precision(source.kind, source.dtype, source.parameters)
-            module = _LOADERS[source.kind](source, storage=precision.storage, compute=precision.compute)
-            self._residents[source.kind] = self._placement.adopt(source.kind, module)
+            self._residents[source.kind] = self._placement.adopt(source.kind, _load(source, precision))
             self.reading_seconds += time.perf_counter() - started
         return self._residents[source.kind]
 
 
-_LOADERS = {
-    "transformer": load_transformer,
-    "vae": load_vae,
-    "clip_l": load_clip,
-    "clip_g": load_clip,
-    "t5": load_t5,
-}
+def _load(source: Source, precision: Precision) -> torch.nn.Module:
+    if source.kind == "vae":
+        return load_vae(source, compute=precision.compute)
+    load = {"transformer": load_transformer, "t5": load_t5}.get(source.kind, load_clip)
+    return load(source, storage=precision.storage, compute=precision.compute)
 
 
 def memory_is_full(what: str, advice: str) -> RequestError:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 
-def load_clip(source: Source, *, compute: torch.dtype) -> CLIPTextModel | CLIPTextModelWithProjection:
-    """clip_l as CLIPTextModel (its pooled output is used raw), clip_g as CLIPTextModelWithProjection, in `compute`.
+def load_clip(
+    source: Source, *, storage: torch.dtype | None = None, compute: torch.dtype
+) -> CLIPTextModel | CLIPTextModelWithProjection:
+    """clip_l as CLIPTextModel (its pooled output is used raw), clip_g as CLIPTextModelWithProjection, on the CPU.
 
-    The module is on the CPU; where the file has that type, its weights are views of the mapped file.
-
+    They are ready to compute in `compute`, their large weights kept in `storage` (None: as in the file).
     Raises RequestError where the file has changed, or has weights that are no numbers.
     """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -46,7 +47,7 @@ def load_clip(source: Source, *, compute: torch.dtype) -> CLIPTextModel | CLIPTe
     if not hasattr(module, "text_model"):
         # transformers 5 has no inner `text_model` in CLIPTextModel; files keep the name.
         targets = [replace(target, name=target.name.removeprefix("text_model.")) for target in targets]
-    fill(module, source, targets, compute, compute)
+    fill(module, source, targets, storage, compute, lazy_embeddings=True)
     embeddings = getattr(module, "text_model", module).embeddings
     # Not saved in files, and on the meta device it stays without values.
     embeddings.position_ids = torch.arange(shape.positions).expand(1, -1)
