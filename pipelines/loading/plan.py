@@ -134,8 +134,8 @@ def _encoders(path: Path, parameter: str) -> list[Source]:
     found = {kind: part for kind, part in find_components(table).items() if kind in (*_ENCODERS, "clip")}
     if find_add_on(table) is not None or not found:
         raise faults.unsupported(path, f"is not a text encoder of SD3: it holds {describe(table)}.", parameter)
-    if "clip" in found:
-        found[clip_kind(found["clip"], path)] = found.pop("clip")
+    if (clip := found.pop("clip", None)) is not None:
+        found[clip_kind(clip, path)] = clip
     return [_source(kind, path, part, parameter) for kind, part in found.items()]
 
 
