@@ -87,7 +87,7 @@ def show(event: Mapping[str, Any], prompt: Mapping[str, Any], display: Display) 
 
 
 class Display:
-    """A line that is written over again on a terminal; elsewhere a new one, at most every two seconds."""
+    """A line that is written over again on a terminal; elsewhere a new one, at most every ten seconds."""
 
     def __init__(self) -> None:
         self.terminal = sys.stdout.isatty()
@@ -105,7 +105,7 @@ class Display:
         """Leaves the last line standing."""
         if self.pending:
             say("" if self.terminal else self.pending)
-            self.next = time.monotonic() + 2.0
+            self.next = time.monotonic() + 10.0
         self.pending = ""
 
 

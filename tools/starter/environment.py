@@ -148,6 +148,9 @@ class Installer:
         self.checkout = checkout
         self.torch = torch
         self.pip = [str(checkout.python), "-m", "pip", "--disable-pip-version-check"]
+        # An environment of the user's own may have been made without pip.
+        if subprocess.run([*self.pip, "--version"], capture_output=True).returncode:
+            subprocess.run([str(checkout.python), "-m", "ensurepip"], capture_output=True)
         found = subprocess.run([*self.pip, "install", "--quiet", UV]).returncode == 0
         self.uv = [str(checkout.python), "-m", "uv"] if found else None
 
