@@ -72,7 +72,6 @@ class RequestObject(BaseModel):
         extra="forbid",
         populate_by_name=True,
         alias_generator=to_camel,
-        allow_inf_nan=False,
         # `model` is a name of the API; pydantic keeps the prefix `model_` for its own methods.
         protected_namespaces=(),
     )
@@ -104,7 +103,7 @@ def integer(description: str, default: int | None = None, *, min: int, max: int 
 def number(
     description: str, default: float | None = None, *, min: float, max: float, step: float = 0.01, **options: Any
 ) -> Any:
-    """A real number from `min` to `max`, both included."""
+    """A real number from `min` to `max`, both included; NaN and the infinities lie outside of any range."""
     return option(description, default, ge=min, le=max, step=step, **options)
 
 

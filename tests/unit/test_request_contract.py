@@ -28,7 +28,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
     "seed": {"max": MAX_SEED},
     # Any model runs here, not only the page's own.
     "model": {"minLength": 1, "value": None},
-    # An empty name or picture is never meant.
+    # An empty name or picture is never meant (nor is one among guideImages, whose items the table does not describe).
     **{f"{group}[].model": {"minLength": 1} for group in ("lora", "controlNet", "ipAdapters")},
     **{path: {"minLength": 1} for path in ("inputs.seedImage", "inputs.maskImage", "controlNet[].guideImage")},
     # What the VAE and the transformer can shape.

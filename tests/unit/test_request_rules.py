@@ -123,7 +123,9 @@ def test_masks_and_outpainting_need_a_seed_image():
     assert faults(outpaint={"top": 64}, inputs={"maskImage": "a"}) == missing
     assert faults(outpaint={"top": 64}, inputs={"maskImage": "a", "seedImage": "b"}) == []
     assert faults(outpaint={"top": 64}, inputs={"seedImage": 3}) == [("invalidSeedImage", "inputs.seedImage")]
+    assert faults(inputs={"maskImage": "a", "seedImage": 3}) == [("invalidSeedImage", "inputs.seedImage")]
     assert faults(outpaint={"top": 64}, inputs=3) == [("invalidInputs", "inputs")]
+    assert faults(outpaint=3) == [("invalidOutpaint", "outpaint")]
     assert parse_fields(ImageInference, {"outpaint": {"top": 64}})
     with pytest.raises(RequestError) as refused:
         parse_part(Inputs, {"maskImage": "a"})
