@@ -46,13 +46,31 @@ class Model:
         """The denoiser, diffusers' SD3Transformer2DModel."""
         return self._resident(self.plan.transformer)
 
+    def vae(self) -> Resident:
+        """diffusers' AutoencoderKL. Only for a plan that has one."""
+        assert self.plan.vae is not None
+        return self._resident(self.plan.vae)
+
+    def text_encoders(self) -> TextEncoders:
+        """Those of CLIP-L, CLIP-G and T5 that the plan has, with the conditionings they remember."""
+        if self._encoders is None:
+            from .text import TextEncoders, Tokenizers
+
+            plan = self.plan
+            sources = [source for source in (plan.clip_l, plan.clip_g, plan.t5) if source is not None]
+            self._encoders = TextEncoders(
+                Tokenizers(self._tokenizers),
+                context_width=plan.context_width,
+                pooled_width=plan.pooled_width,
+                **{source.kind: self._resident(source).module for source in sources},
+            )
+        return self._encoders
+
     def encode(self, prompts: Sequence[str], clip_skip: int, monitor: Monitor) -> list[Conditioning]:
         """The conditioning of each prompt. Raises RequestError for a clip skip that the encoders have too few layers
         for.
         """
-        if self._encoders is None:
-            self._encoders = self._text_encoders()
-        encoders = self._encoders
+        encoders = self.text_encoders()
         places = {id(resident.module): resident for resident in self._residents.values()}
 
         def encode(streamed: bool) -> list[Conditioning]:
@@ -68,21 +86,7 @@ class Model:
 
     def decode(self, latent: torch.Tensor, monitor: Monitor) -> torch.Tensor:
         """The picture [8 h, 8 w, 3], float32 from 0 to 1, of a latent [1, 16, h, w] in the VAE's own space."""
-        assert self.plan.vae is not None
-        return decode.decode(self._resident(self.plan.vae), latent, monitor)
-
-    def _text_encoders(self) -> TextEncoders:
-        from .text import TextEncoders, Tokenizers
-
-        plan = self.plan
-        modules = {
-            source.kind: self._resident(source).module
-            for source in (plan.clip_l, plan.clip_g, plan.t5)
-            if source is not None
-        }
-        return TextEncoders(
-            Tokenizers(self._tokenizers), context_width=plan.context_width, pooled_width=plan.pooled_width, **modules
-        )
+        return decode.decode(self.vae(), latent, monitor)
 
     def _resident(self, source: Source) -> Resident:
         if source.kind not in self._residents:
