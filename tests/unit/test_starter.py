@@ -167,6 +167,10 @@ class TestHost:
         wrong = [{"message": "Value not in list", "details": "model: 'x' not in ['y']"}]
         body = {"error": {"message": "Prompt failed"}, "node_errors": {"3": {"class_type": "A", "errors": wrong}}}
         assert str(HostError(400, body)) == "A: Value not in list: model: 'x' not in ['y']"
+        kind = {"type": "custom_validation_failed", "message": "Custom validation failed for node"}
+        twice = [{**kind, "details": f"{name} - no file - at all"} for name in ("model", "vae")]
+        body["node_errors"] = {"1": {"class_type": "B", "errors": twice}}
+        assert str(HostError(400, body)) == "B: no file - at all"
         assert str(HostError(400, {"error": {"message": "No prompt"}, "node_errors": []})) == "No prompt"
         assert str(HostError(500, "oh")) == "ComfyUI answered 500: oh"
 

@@ -42,13 +42,21 @@ def describe(status: int, body: Any) -> str:
     if not isinstance(body, dict):
         return f"ComfyUI answered {status}: {str(body)[:500]}"
     lines = [
-        f"{found.get('class_type', node)}: {': '.join(filter(None, (error.get('message'), error.get('details'))))}"
+        f"{found.get('class_type', node)}: {_words(error)}"
         for node, found in (body.get("node_errors") or {}).items()
         for error in found.get("errors", [])
     ]
     error = body.get("error")
     message = error.get("message", "") if isinstance(error, dict) else str(error or "")
-    return "\n".join(lines or [message or f"ComfyUI answered {status}."])
+    return "\n".join(dict.fromkeys(lines) or [message or f"ComfyUI answered {status}."])
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    """What a node's own check says stands alone: ComfyUI repeats it for each input that the check reads."""
+    details = error.get("details") or ""
+    if error.get("type") == "custom_validation_failed" and " - " in details:
+        return details.split(" - ", 1)[1]
+    return ": ".join(filter(None, (error.get("message"), details)))
 
 
 def link_pack(root: Path, custom_nodes: Path, name: str) -> Path:
