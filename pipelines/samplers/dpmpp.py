@@ -1,8 +1,8 @@
 """DPM-Solver++ for flows: the prediction of x0, interpolated in log-SNR and integrated exactly, for the ODE or the SDE.
 
 Lu et al. 2022, https://arxiv.org/abs/2211.01095. At sigma 1 the log-SNR is infinite. There every formula has a limit,
-which is used as such: the step from it needs no log-SNR, and a past prediction from it lies infinitely far back, so it
-says nothing of the slope.
+which float arithmetic with infinities reaches by itself: a prediction made there lies infinitely far back, so that the
+slopes it takes part in are 0.
 """
 
 from __future__ import annotations
@@ -109,8 +109,6 @@ def _multistep(model: Model, x: Tensor, sigmas: Sequence[float], noise: Noise | 
         x = x + (1.0 - sigma_next) * _integrated_x0(history[:limit], log_snr(sigma_next), rate)
         if noise is not None:
             x = x + (sigma_next * math.sqrt(1.0 - decay**2)) * noise()
-        if sigma >= 1.0:
-            history = []
     return x
 
 

@@ -57,13 +57,14 @@ def deis(model: Model, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Tens
     history: list[tuple[float, Tensor]] = []
     for sigma, sigma_next in pairwise(sigmas):
         velocity = model(x, sigma)
+        eps = x + (1.0 - sigma) * velocity
+        # The newest value alone makes Euler's step, and that has no large numbers that cancel where rho is large.
+        x = x + (sigma_next - sigma) * velocity
         if sigma >= 1.0:
-            x = x + (sigma_next - sigma) * velocity
             continue
-        rho = sigma / (1.0 - sigma)
-        history = [(rho, x + (1.0 - sigma) * velocity), *history[:2]]
-        weights = adams_weights([time for time, _ in history], rho, sigma_next / (1.0 - sigma_next))
-        x = ((1.0 - sigma_next) / (1.0 - sigma)) * x
-        for weight, (_, eps) in zip(weights, history, strict=True):
-            x = x + ((1.0 - sigma_next) * weight) * eps
+        rho, rho_next = sigma / (1.0 - sigma), sigma_next / (1.0 - sigma_next)
+        weights = adams_weights([rho, *(time for time, _ in history)], rho, rho_next)
+        for weight, (_, earlier) in zip(weights[1:], history, strict=True):
+            x = x + ((1.0 - sigma_next) * weight) * (earlier - eps)
+        history = [(rho, eps), *history[:1]]
     return x

@@ -11,8 +11,8 @@ from torch import Tensor
 def initial_noise(seed: int, shape: Sequence[int]) -> Tensor:
     """The start of the result with `seed` (0 to 2^64 - 1): standard normal, `shape`, fp32, on the CPU.
 
-    The values are those of ComfyUI's `prepare_noise` for one latent and of a CPU generator given to diffusers. The
-    process's global generator is neither read nor changed.
+    The values are those of ComfyUI's `prepare_noise` for one latent and of a CPU generator given to diffusers. That
+    generator takes the low 32 bits of a seed. The process's global generator is neither read nor changed.
     """
     return _draw(_generator(seed), shape)
 

@@ -32,10 +32,7 @@ def unipc_3m(model: Model, x: Tensor, sigmas: Sequence[float], noise: Noise) -> 
 
 
 def _unipc(model: Model, x: Tensor, sigmas: Sequence[float], order: int) -> Tensor:
-    """Zhao et al. 2023, https://arxiv.org/abs/2302.04867, predicting x0; the order falls to 1 over the last steps.
-
-    A past prediction from sigma 1, where the log-SNR is infinite, has no weight and leaves the history.
-    """
+    """Zhao et al. 2023, https://arxiv.org/abs/2302.04867, predicting x0; the order falls to 1 over the last steps."""
     steps = len(sigmas) - 1
     history: list[tuple[float, Tensor]] = []
     last: _Step | None = None
@@ -43,8 +40,7 @@ def _unipc(model: Model, x: Tensor, sigmas: Sequence[float], order: int) -> Tens
         x0 = x - sigma * model(x, sigma)
         if last is not None:
             x = _corrected(last, sigma, x0)
-        past = [entry for entry in history if entry[0] > -math.inf]
-        history = [(log_snr(sigma), x0), *past[: order - 1]]
+        history = [(log_snr(sigma), x0), *history[: order - 1]]
         last = _Step(x, sigma, history[: steps - index])
         x = _predicted(last, sigma_next)
     return x
@@ -56,14 +52,14 @@ def _predicted(step: _Step, sigma_next: float) -> Tensor:
     if len(step.history) == 1:
         return x0 + (sigma_next / step.sigma) * (step.x - x0)
     length = log_snr(sigma_next) - start
-    nodes = [(time - start) / length for time, _ in step.history]
-    if len(nodes) == 2:
+    if len(step.history) == 2:
         # The paper's shortcut for order 2: the slope with weight 1/2 instead of solving one equation.
+        before, x0_before = step.history[1]
         whole = -math.expm1(-length)
-        weights = [whole * (1.0 - 0.5 / nodes[1]), whole * 0.5 / nodes[1]]
-    else:
-        weights = interpolation_weights(nodes, _moments(length, len(nodes)))
-    return _combined(step, sigma_next, weights, [value for _, value in step.history])
+        share = 0.5 * whole * length / (before - start)
+        return _combined(step, sigma_next, [(whole - share, x0), (share, x0_before)])
+    points = [((time - start) / length, value) for time, value in step.history]
+    return _combined(step, sigma_next, _weighted(points, length))
 
 
 def _corrected(step: _Step, sigma: float, x0: Tensor) -> Tensor:
@@ -73,18 +69,27 @@ def _corrected(step: _Step, sigma: float, x0: Tensor) -> Tensor:
     if len(step.history) == 1:
         # The paper's shortcut for order 1. It holds for an infinite step, that from sigma 1, too.
         half = -0.5 * math.expm1(-length)
-        weights = [half, half]
-    else:
-        nodes = [1.0, *((time - start) / length for time, _ in step.history)]
-        weights = interpolation_weights(nodes, _moments(length, len(nodes)))
-    return _combined(step, sigma, weights, [x0, *(value for _, value in step.history)])
+        return _combined(step, sigma, [(half, x0), (half, step.history[0][1])])
+    points = [(1.0, x0), *(((time - start) / length, value) for time, value in step.history)]
+    return _combined(step, sigma, _weighted(points, length))
 
 
-def _combined(step: _Step, sigma_next: float, weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+def _combined(step: _Step, sigma_next: float, weighted: Sequence[tuple[float, Tensor]]) -> Tensor:
     x = (sigma_next / step.sigma) * step.x
-    for weight, value in zip(weights, values, strict=True):
+    for weight, value in weighted:
         x = x + ((1.0 - sigma_next) * weight) * value
     return x
+
+
+def _weighted(points: Sequence[tuple[float, Tensor]], length: float) -> list[tuple[float, Tensor]]:
+    """The values at `points`, in units of a step of `length`, with the weights that integrate their polynomial over it.
+
+    A value from sigma 1 lies infinitely far back in log-SNR; its weight tends to 0 and the others' to what they are
+    without it.
+    """
+    near = [(node, value) for node, value in points if node > -math.inf]
+    weights = interpolation_weights([node for node, _ in near], _moments(length, len(near)))
+    return [(weight, value) for weight, (_, value) in zip(weights, near, strict=True)]
 
 
 def _moments(length: float, count: int) -> list[float]:
