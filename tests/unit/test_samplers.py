@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sd3_local.pipelines.errors import RequestError
 from sd3_local.pipelines.samplers import SCHEDULERS, NoiseStream, Scheduler, scheduler, sigmas
 from sd3_local.pipelines.samplers.consistency import TCD_GAMMA
+from sd3_local.pipelines.samplers.dpmpp import _integrated_x0
 from torch import Tensor
 
 from tests.flows import GaussianFlow, MixtureFlow, no_noise, smooth_sigmas
@@ -112,6 +113,21 @@ def test_the_error_falls_with_the_stated_order(entry: Scheduler):
     flow = gaussian()
     errors = [flow.error(entry.sampler, smooth_sigmas(count), scores()) for count in steps]
     assert slope(steps, errors) > entry.order - 0.2, errors
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0])
+def test_the_published_third_order_formula_integrates_half_the_curvature(rate: float):
+    """Against the integral of f0 + f' t + f[0,1,2] t^2 / 2 by quadrature; the exact polynomial has no / 2."""
+    times, values, stop = (0.3, -0.1, -0.8), (1.7, 0.9, -2.0), 1.0
+    step = stop - times[0]
+    slope, earlier = ((values[i] - values[i + 1]) / (times[i] - times[i + 1]) for i in range(2))
+    curvature = (slope - earlier) / (times[0] - times[2])
+    derivative = slope + curvature * (times[0] - times[1])
+    t = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000 * step
+    polynomial = values[0] + derivative * t + curvature * t**2 / 2
+    expected = float((rate * torch.exp(-rate * (step - t)) * polynomial).mean() * step)
+    history = [(time, torch.tensor(value, dtype=torch.float64)) for time, value in zip(times, values, strict=True)]
+    assert float(_integrated_x0(history, stop, rate)) == pytest.approx(expected, rel=1e-8)
 
 
 @each(DETERMINISTIC)
