@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -199,6 +200,14 @@ def _short(name: str) -> str:
     return name if len(name) <= 100 else name[:97] + "..."
 
 
+# A private writable mapping: a tensor may be written to without harm to the file. Linux reserves memory for all of it
+# unless told not to, and so refuses files larger than the memory; Python has the flag's name since 3.13 only.
+_PRIVATE: dict[str, int] = (
+    {"flags": mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000), "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+    if sys.platform == "linux"
+    else {"access": mmap.ACCESS_COPY}
+)
+
 # One mapping a file, alive while any tensor made from it is.
 _mappings: WeakValueDictionary[tuple[Path, Stamp], mmap.mmap] = WeakValueDictionary()
 
@@ -211,8 +220,7 @@ def _mapping(path: Path, stamp: Stamp, parameter: str) -> mmap.mmap:
                 status = os.fstat(file.fileno())
                 if (status.st_size, status.st_mtime_ns) != stamp:
                     raise faults.invalid(path, "has changed since it was chosen; choose it again.", parameter)
-                # A private writable mapping: a tensor may be written to without harm to the file.
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                mapping = mmap.mmap(file.fileno(), 0, **_PRIVATE)
         except FileNotFoundError:
             raise faults.missing(path, parameter) from None
         except (OSError, ValueError) as error:

@@ -55,7 +55,7 @@ def fill(
                     CastLinear(parent.in_features, parent.out_features, parent.bias is not None, scale),
                     parent,
                 )
-        elif lazy_embeddings and isinstance(parent, nn.Embedding) and value.dtype != compute:
+        elif lazy_embeddings and isinstance(parent, nn.Embedding) and compute not in (value.dtype, storage):
             parent = _replace(
                 module, parent_name, CastEmbedding(parent.num_embeddings, parent.embedding_dim, compute, scale)
             )

@@ -21,7 +21,7 @@ _SIGNS = {
     "vae": (("decoder.conv_in.",), ("decoder.up.",), ("decoder.up_blocks.",)),
     "clip_l": (("text_model.",),),
     "clip_g": (("text_model.",),),
-    "clip": (("text_model.",),),
+    "clip": (("text_model.",), ("embeddings.token_embedding.", "encoder.layers.")),
     "t5": (("encoder.block.",),),
 }
 # Add-ons to a model, told by a part of a name; looked for first, since they carry the names of the model's layers.

@@ -14,7 +14,12 @@ _CONVERT = "use the model's .safetensors file instead."
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins with `start` is a torch zip archive or a bare pickle, whatever its name says."""
+    """Whether a file that begins with `start` is a torch zip archive or a bare pickle, whatever its name says.
+
+    The length that a safetensors file begins with can look like either; its header's brace at the ninth byte cannot.
+    """
+    if start[8:9] == b"{":
+        return False
     return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05")
 
 

@@ -13,7 +13,7 @@ from .folder import read_component, read_folder
 from .identify import describe, find_add_on, find_components
 from .layout import Target, storage_dtype, verify
 from .source import ModelFiles, ModelPlan, Source
-from .text_keys import clip_kind, clip_shape, clip_targets, t5_shape, t5_targets, thing_of
+from .text_keys import clip_kind, clip_shape, clip_table, clip_targets, t5_shape, t5_targets, thing_of
 from .transformer_keys import THING as TRANSFORMER
 from .transformer_keys import is_stability, transformer_shape, transformer_targets, verify_blocks
 from .vae_keys import THING as VAE
@@ -43,6 +43,8 @@ def inspect_model(files: ModelFiles) -> ModelPlan:
 
     chosen: dict[str, Source] = {}
     for index, path in enumerate(files.text_encoders, start=1):
+        if path is None:
+            continue
         for source in attempt(_encoders, path, f"textEncoder{index}") or ():
             if source.kind in chosen:
                 faulty.append(
@@ -135,7 +137,7 @@ def _encoders(path: Path, parameter: str) -> list[Source]:
     if find_add_on(table) is not None or not found:
         raise faults.unsupported(path, f"is not a text encoder of SD3: it holds {describe(table)}.", parameter)
     if (clip := found.pop("clip", None)) is not None:
-        found[clip_kind(clip, path)] = clip
+        found[clip_kind(clip_table(clip), path)] = clip
     return [_source(kind, path, part, parameter) for kind, part in found.items()]
 
 
@@ -151,6 +153,7 @@ def _source(kind: str, path: Path, table: Mapping[str, Any], parameter: str) -> 
             thing, shape = thing_of(kind), t5_shape(table, path, parameter)
             targets = t5_targets(shape)
         case _:
+            table = clip_table(table)
             thing, shape = thing_of(kind), clip_shape(table, kind, path, parameter)
             targets = clip_targets(shape)
     verify(table, targets, thing, path, parameter)

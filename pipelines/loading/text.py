@@ -89,11 +89,11 @@ def load_t5(source: Source, *, storage: torch.dtype | None, compute: torch.dtype
             wide = torch.float32 if compute == torch.float16 else compute
             feed_forward.DenseReluDense = CastFeedForward(feed_forward.DenseReluDense, wide)
     check_complete(module)
-    return module
+    return module.eval()
 
 
 def _cast(layer: torch.nn.Linear) -> CastLinear:
     """`layer` computing in the type of its input, on the same weight."""
     cast = CastLinear(layer.in_features, layer.out_features, layer.bias is not None)
     cast.weight, cast.bias = layer.weight, layer.bias
-    return cast.eval()
+    return cast

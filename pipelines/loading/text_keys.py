@@ -15,6 +15,7 @@ HEAD = 64
 CLIP_L_WIDTH = 768
 CLIP_G_WIDTH = 1280
 
+_ROOT = "text_model."
 _LAYER = "text_model.encoder.layers."
 _TOKENS = "text_model.embeddings.token_embedding.weight"
 _POSITIONS = "text_model.embeddings.position_embedding.weight"
@@ -51,6 +52,13 @@ class T5Shape:
     vocabulary: int
     buckets: int
     embedding: str
+
+
+def clip_table(table: Table) -> Table:
+    """The table with the names of published files, also where transformers 5 has saved them without `text_model.`."""
+    if _TOKENS in table or _TOKENS.removeprefix(_ROOT) not in table:
+        return table
+    return {name if name == _PROJECTION else _ROOT + name: entry for name, entry in table.items()}
 
 
 def clip_kind(table: Table, path: Path) -> str:

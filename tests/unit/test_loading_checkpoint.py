@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,21 @@ def test_writing_to_a_tensor_leaves_the_file_as_it_is(tmp_path: Path) -> None:
     before = path.read_bytes()
     read_table(path, "model")["half"].read().zero_()
     assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Asks Linux for its memory.")
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path: Path) -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with open("/proc/swaps") as swaps:
+        swap = sum(int(line.split()[2]) * 1024 for line in swaps.readlines()[1:])
+    count = 2 * (memory + swap)
+    header = json.dumps({"hole": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}}).encode()
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + count)
+    tensor = read_table(path, "model")["hole"].read()
+    assert tensor.shape == (count,) and tensor[-1] == 0
 
 
 def test_a_file_that_changed_after_it_was_chosen_is_refused(tmp_path: Path) -> None:
