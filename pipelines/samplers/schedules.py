@@ -13,7 +13,8 @@ BETA_SHAPE = 0.6
 
 def shifted(sigma: float, shift: float) -> float:
     """sigma moved towards noise, as large pictures ask: Esser et al. 2024, https://arxiv.org/abs/2403.03206, eq 23."""
-    return shift * sigma / (1.0 + (shift - 1.0) * sigma)
+    # So written, 1 stays 1 exactly for any shift, and solvers treat it as pure noise.
+    return sigma / (sigma + (1.0 - sigma) / shift)
 
 
 def sigmas(schedule: str, steps: int, shift: float = 3.0) -> tuple[float, ...]:
@@ -52,7 +53,7 @@ def _beta(steps: int, shift: float) -> list[float]:
 
     last = _last(shift)
     quantiles = (float(betaincinv(BETA_SHAPE, BETA_SHAPE, value)) for value in _linspace(1.0, 0.0, steps))
-    return [last + (1.0 - last) * quantile for quantile in quantiles]
+    return [quantile + last * (1.0 - quantile) for quantile in quantiles]
 
 
 def _last(shift: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sd3_local.pipelines.samplers import SCHEDULERS, sigmas
 from sd3_local.pipelines.samplers.schedules import SCHEDULES
@@ -15,12 +15,13 @@ LAST = 3 * (0.003 / 1.002) / (1 + 2 * (0.003 / 1.002))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@given(steps=st.integers(1, 1500), shift=st.sampled_from([1.0, 1.5, 3.0, 6.0]))
+@settings(deadline=None)
+@given(steps=st.integers(1, 1500), shift=st.floats(0.5, 12))
 def test_sigmas_fall_strictly_from_one_to_zero(schedule: str, steps: int, shift: float):
     levels = sigmas(schedule, steps, shift)
     assert len(levels) == steps + 1
     assert all(type(level) is float for level in levels)
-    assert abs(levels[0] - 1.0) < 1e-12 and levels[0] <= 1.0
+    assert levels[0] == 1.0
     assert levels[-1] == 0.0
     assert all(above > below for above, below in pairwise(levels))
 
