@@ -13,10 +13,10 @@ from .cast import CastEmbedding, CastLinear, dequantized, quantized
 from .layout import FP8, Target, scale_of
 from .source import Source
 
-# Tensors up to this many numbers are checked in full, larger ones in evenly spaced runs: the check must not read the
-# file.
+# Tensors up to this many numbers are checked in full, larger ones in a few runs, for each run makes the system read a
+# good deal around it.
 _CHECK_IN_FULL = 16_384
-_RUNS, _RUN = 16, 256
+_RUNS, _RUN = 4, 4096
 
 
 def fill(

@@ -108,6 +108,16 @@ LOADERS: dict[str, Callable[..., torch.nn.Module]] = {
 }
 
 
+def with_storage(plan: ModelPlan) -> list[tuple[Callable[..., torch.nn.Module], Source | None]]:
+    """The components whose large weights may be kept in another type, with their loaders."""
+    return [
+        (load_transformer, plan.transformer),
+        (load_clip, plan.clip_l),
+        (load_clip, plan.clip_g),
+        (load_t5, plan.t5),
+    ]
+
+
 @pytest.mark.parametrize("kind", LOADERS)
 def test_modules_are_for_inference_and_in_one_type(tiny: ModelPlan, kind: str) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
@@ -141,14 +151,14 @@ def test_weights_of_the_files_own_type_are_the_mapped_file(tiny: ModelPlan, kind
 
 @pytest.mark.parametrize("storage", [None, torch.float16])
 def test_stored_in_half_computed_in_single(tiny: ModelPlan, storage: torch.dtype | None) -> None:
-    for load, source in ((load_transformer, tiny.transformer), (load_t5, tiny.t5)):
+    for load, source in with_storage(tiny):
         kept = load(source, storage=storage, compute=torch.float32)
         assert all(isinstance(each, CastLinear) and each.weight.dtype == torch.float16 for each in linears(kept))
         assert torch.equal(run(kept), run(load(source, **FULL)))
 
 
 def test_stored_as_computed_is_plain_linear(tiny: ModelPlan) -> None:
-    for load, source in ((load_transformer, tiny.transformer), (load_t5, tiny.t5)):
+    for load, source in with_storage(tiny):
         module = load(source, **FULL)
         assert linears(module) and not any(isinstance(each, CastLinear | CastEmbedding) for each in module.modules())
 
