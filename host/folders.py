@@ -7,7 +7,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ..pipelines.errors import RequestError
+from ..pipelines.errors import RequestError, show
+from ..pipelines.rules import code
 from ..pipelines.text import TokenizerFiles
 
 NANO = "sd3-nano"
@@ -80,13 +81,14 @@ def _paths(folder: str) -> dict[str, Path]:
     return found
 
 
-def _pick(name: str, paths: dict[str, Path], parameter: str, folders: str) -> Path:
-    # Only a listed name becomes a path, so nothing that a client sends can leave the folders.
-    if name in paths:
+def _pick(name: object, paths: dict[str, Path], parameter: str, folders: str) -> Path:
+    # ComfyUI does not check a choice against its list before 0.8. Only a listed name becomes a path, so nothing that a
+    # client sends can leave the folders.
+    if isinstance(name, str) and name in paths:
         return paths[name]
-    shown = name if len(name) <= 80 else name[:77] + "..."
     raise RequestError(
-        f"invalid{parameter[0].upper()}{parameter[1:]}",
-        f"ComfyUI's folder {folders} has no {shown!r}: put the file there and refresh the page, or pick another.",
+        code("invalid", parameter),
+        f"{parameter}: ComfyUI's folder {folders} has no {show(name)}. Put the file there and refresh the page, or "
+        "pick another.",
         parameter,
     )

@@ -51,5 +51,5 @@ class ComfyMonitor:
         shrink = min(1.0, PREVIEW_LATENTS / max(x0.shape[-2:]))
         if shrink < 1.0:
             x0 = torch.nn.functional.interpolate(x0, scale_factor=shrink, mode="area")
-        picture, _ = self._model.decode(latents.to_vae(x0), self)
+        picture = self._model.decode(latents.to_vae(x0), self)
         return Image.fromarray((picture * 255).round().to(torch.uint8).numpy())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io
 
 from ..host import folders
-from ..pipelines.errors import Fault, RequestError
+from ..pipelines.errors import Fault, RequestError, show
 from ..pipelines.loading import ModelFiles
 from . import sockets
 from .widgets import friendly
@@ -59,40 +61,28 @@ class SD3LocalModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model=None, vae=None, textEncoder1=None, textEncoder2=None, textEncoder3=None, dtype=None):
-        from ..host.memory import DTYPES
-        from ..pipelines.loading import inspect_model
-
-        if dtype not in (None, AUTO, *DTYPES):
-            return f"dtype is {str(dtype)[:80]!r}; it must be one of {', '.join((AUTO, *DTYPES))}."
-        if None in (model, vae, textEncoder1, textEncoder2, textEncoder3):
-            return True
-        try:
-            inspect_model(_files(model, vae, textEncoder1, textEncoder2, textEncoder3))
-        except RequestError as error:
-            return str(error)
-        return True
-
-    @classmethod
     def fingerprint_inputs(
         cls, model=None, vae=None, textEncoder1=None, textEncoder2=None, textEncoder3=None, dtype=None
     ):
         """Changes when a file does, so that a replaced checkpoint is loaded anew under its old name."""
-        files = _files(model, vae, textEncoder1, textEncoder2, textEncoder3)
-        stats = [path.stat() for path in (files.model, files.vae, *files.text_encoders) if path is not None]
-        return [(stat.st_mtime_ns, stat.st_size) for stat in stats]
+        chosen = _chosen(model, vae, (textEncoder1, textEncoder2, textEncoder3), dtype)
+        paths = [path for path in (chosen.model, chosen.vae, *chosen.text_encoders) if path is not None]
+        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
 
     @classmethod
     def execute(cls, model, vae, textEncoder1, textEncoder2, textEncoder3, dtype) -> io.NodeOutput:
         from ..host.memory import ComfyPlacement
         from ..pipelines.model import Model
 
-        files = _files(model, vae, textEncoder1, textEncoder2, textEncoder3)
+        files = _chosen(model, vae, (textEncoder1, textEncoder2, textEncoder3), dtype)
         return io.NodeOutput(Model(files, folders.tokenizers(), ComfyPlacement(dtype)))
 
 
-def _files(model: str, vae: str, *text_encoders: str) -> ModelFiles:
-    """The files of picked names. Raises RequestError for all names that are none."""
+def _chosen(model: str, vae: str, text_encoders: Sequence[str], dtype: str) -> ModelFiles:
+    """The files of picked names. Raises RequestError for every choice that is none of those offered."""
+    from ..host.memory import DTYPES
+
     faults: list[Fault] = []
 
     def find(find_path, *arguments):
@@ -101,12 +91,18 @@ def _files(model: str, vae: str, *text_encoders: str) -> ModelFiles:
         except RequestError as error:
             faults.extend(error.faults)
 
-    model_path = find(folders.model_path, model)
-    vae_path = find(folders.file_path, vae, "vae", "vae")
-    encoder_paths = [
-        find(folders.file_path, name, "text_encoders", f"textEncoder{index}")
-        for index, name in enumerate(text_encoders, 1)
-    ]
+    files = ModelFiles(
+        find(folders.model_path, model),
+        find(folders.file_path, vae, "vae", "vae"),
+        tuple(
+            find(folders.file_path, name, "text_encoders", f"textEncoder{index}")
+            for index, name in enumerate(text_encoders, 1)
+        ),
+    )
+    offered = (AUTO, *DTYPES)
+    if dtype not in offered:
+        told = f"dtype is {show(dtype)}; it must be one of {', '.join(offered)}."
+        faults.append(Fault("invalidDtype", told, "dtype", {"allowedValues": offered}))
     if faults:
         raise RequestError.of(faults)
-    return ModelFiles(model_path, vae_path, tuple(path for path in encoder_paths if path is not None))
+    return files

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..pipelines.request import ImageInference
 from . import sockets
-from .widgets import faults, set_fields, widget
+from .widgets import set_fields, widget
 
 
 class SD3LocalPrompt(io.ComfyNode):
@@ -24,11 +24,6 @@ class SD3LocalPrompt(io.ComfyNode):
             ],
             outputs=[sockets.Prompt.Output(display_name="prompt")],
         )
-
-    @classmethod
-    def validate_inputs(cls, positivePrompt=None, negativePrompt=None, clipSkip=None) -> bool | str:
-        values = {"positivePrompt": positivePrompt, "negativePrompt": negativePrompt, "clipSkip": clipSkip}
-        return faults(ImageInference, values)
 
     @classmethod
     def execute(cls, positivePrompt: str, negativePrompt: str, clipSkip: int) -> io.NodeOutput:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..pipelines.request import DEFAULT_GUIDANCE_SCALE, ImageInference
 from ..pipelines.scheduler_names import DEFAULT_SCHEDULER
 from . import sockets
-from .widgets import UNSET_NUMBER, faults, set_fields, widget
+from .widgets import UNSET_NUMBER, set_fields, widget
 
 # Where the API sets no limit a widget still needs one; what the model can't do is refused when it is known.
 MAX_SIDE = 16384
@@ -45,13 +45,6 @@ class SD3LocalSampler(io.ComfyNode):
                 io.String.Output(display_name="report"),
             ],
         )
-
-    @classmethod
-    def validate_inputs(
-        cls, width=None, height=None, seed=None, steps=None, scheduler=None, CFGScale=None, numberResults=None
-    ) -> bool | str:
-        values = (width, height, seed, steps, scheduler, CFGScale, numberResults)
-        return faults(ImageInference, dict(zip(FIELDS, values, strict=True)))
 
     @classmethod
     def fingerprint_inputs(cls, seed=None, **values) -> str | None:

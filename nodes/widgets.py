@@ -11,9 +11,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipelines.errors import RequestError
 from ..pipelines.fields import FieldSpec, RequestObject, spec
-from ..pipelines.parse import parse_fields
 
 UNSET_NUMBER = -1
 UNSET_TEXT = ""
@@ -56,19 +54,6 @@ def friendly(name: str) -> str:
 def set_fields(cls: type[RequestObject], values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a node's values that are set, by the API's names."""
     return {name: value for name, value in values.items() if not _is_unset(spec(cls, name), value)}
-
-
-def faults(cls: type[RequestObject], values: Mapping[str, Any]) -> bool | str:
-    """What ComfyUI's `validate_inputs` returns: True, or everything that is wrong with a node's own values.
-
-    A value that comes by a link is None here, and is checked when it has come.
-    """
-    known = {name: value for name, value in values.items() if value is not None}
-    try:
-        parse_fields(cls, set_fields(cls, known))
-    except RequestError as error:
-        return str(error)
-    return True
 
 
 def _is_unset(field: FieldSpec, value: Any) -> bool:

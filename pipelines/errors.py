@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+SHOWN = 80
+"""Characters of a value that a message repeats."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -48,3 +51,23 @@ class RequestError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(str(fault) for fault in self.faults)
+
+
+def show(value: Any) -> str:
+    """`value` in a few characters, whatever it is: never its whole text, and nothing that cannot be printed."""
+    if isinstance(value, str):
+        told = repr(value[:SHOWN])
+        whole = len(value) <= SHOWN and len(told) <= SHOWN + 2
+        return told if whole else f"{told[:SHOWN]}… ({len(value)} characters)"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        # Python refuses to write an integer of some thousand digits.
+        return str(value) if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} fields" if value else "an empty object"
+    if isinstance(value, (list, tuple)):
+        return f"an array of {len(value)} items" if value else "an empty array"
+    return f"of type {type(value).__name__[:SHOWN]}"

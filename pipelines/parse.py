@@ -9,15 +9,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from .errors import Fault, RequestError
+from .errors import SHOWN, Fault, RequestError, show
 from .fields import MAX_INTEGER, FieldSpec, RequestObject, is_text, specs
 from .request import ImageInference
 from .rules import code, faults_of, join
 
 Part = TypeVar("Part", bound=RequestObject)
-
-_SHOWN = 80
-"""Characters of a value that a message repeats."""
 
 _LISTED = 15
 """Allowed values that a message lists; more are in the fault's `allowedValues`."""
@@ -77,7 +74,7 @@ def _check(cls: type[RequestObject], data: Any, path: str, complete: bool = True
     checked = _Checked()
     if not isinstance(data, Mapping):
         name = path.rpartition(".")[2].partition("[")[0] or "request"
-        told = f"{path or 'The request'} is {_show(data)}; it must be an object: give it as names and values."
+        told = f"{path or 'The request'} is {show(data)}; it must be an object: give it as names and values."
         checked.faults.append(Fault(code("invalid", name), told, path, {"type": "object"}))
         return checked
 
@@ -143,7 +140,7 @@ def _validate(checked: _Checked, cls: type[RequestObject], path: str) -> None:
 
 def _unknown(cls: type[RequestObject], key: Any, path: str) -> Fault:
     # A key may be anything, of any length; a path must be short and printable.
-    name = key if isinstance(key, str) and key.isprintable() and len(key) <= _SHOWN else _show(key)
+    name = key if isinstance(key, str) and key.isprintable() and len(key) <= SHOWN else show(key)
     similar = difflib.get_close_matches(_plain(name), [_plain(known) for known in specs(cls)], n=1)
     meant = [f"; did you mean {known}?" for known in specs(cls) if similar == [_plain(known)]]
     told = f"{join(path, name)} is no parameter{''.join(meant) or ' here; leave it out.'}"
@@ -161,9 +158,9 @@ def _invalid(spec: FieldSpec, value: Any, path: str) -> Fault:
         must += ", without NUL characters and lone surrogates"
     remedy = "correct it"
     if not spec.required:
-        remedy += " or leave it out" + (f", which means {_show(spec.default)}" if spec.default is not None else "")
+        remedy += " or leave it out" + (f", which means {show(spec.default)}" if spec.default is not None else "")
     limits = {"type": "string", "minLength": 1} if item else _limits(spec)
-    return Fault(code("invalid", spec.alias), f"{path} is {_show(value)}; it must be {must}; {remedy}.", path, limits)
+    return Fault(code("invalid", spec.alias), f"{path} is {show(value)}; it must be {must}; {remedy}.", path, limits)
 
 
 def _allowed(spec: FieldSpec, value: Any = None) -> str:
@@ -171,7 +168,7 @@ def _allowed(spec: FieldSpec, value: Any = None) -> str:
     if spec.choices is not None:
         if len(spec.choices) <= _LISTED:
             return "one of " + ", ".join(map(repr, spec.choices))
-        similar = difflib.get_close_matches(value[:_SHOWN], spec.choices, n=2) if isinstance(value, str) else []
+        similar = difflib.get_close_matches(value[:SHOWN], spec.choices, n=2) if isinstance(value, str) else []
         hint = f", such as {' or '.join(map(repr, similar or spec.choices[:2]))}"
         return f"one of {len(spec.choices)} names" + hint
     if spec.format == "uuid":
@@ -207,23 +204,3 @@ def _limits(spec: FieldSpec) -> dict[str, Any]:
         "allowedValues": None if spec.choices is None else list(spec.choices),
     }
     return {name: limit for name, limit in limits.items() if limit is not None}
-
-
-def _show(value: Any) -> str:
-    """`value` in a few characters, whatever it is: never its whole text, and nothing that cannot be printed."""
-    if isinstance(value, str):
-        told = repr(value[:_SHOWN])
-        whole = len(value) <= _SHOWN and len(told) <= _SHOWN + 2
-        return told if whole else f"{told[:_SHOWN]}… ({len(value)} characters)"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int):
-        # Python refuses to write an integer of some thousand digits.
-        return str(value) if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return f"an object of {len(value)} fields" if value else "an empty object"
-    if isinstance(value, (list, tuple)):
-        return f"an array of {len(value)} items" if value else "an empty array"
-    return f"of type {type(value).__name__[:_SHOWN]}"

@@ -10,18 +10,19 @@ import torch
 from sd3_local.pipelines.loading import ModelFiles
 from sd3_local.pipelines.model import Model
 from sd3_local.pipelines.parse import parse
-from sd3_local.pipelines.placement import LocalPlacement
+from sd3_local.pipelines.placement import LocalPlacement, Placement
 from sd3_local.pipelines.request import ImageInference
 from sd3_local.pipelines.text import TokenizerFiles
 
 from tests.comfy_host import comfyui_folder
 
 
-def open_model(model: Path, **files: Any) -> Model:
-    """The model of these files, computing in float32 on the CPU."""
+def open_model(model: Path, placement: Placement | None = None, **files: Any) -> Model:
+    """The model of these files, computing in float32 on the CPU where `placement` says nothing else."""
     comfy = comfyui_folder() / "comfy"
     tokenizers = TokenizerFiles(comfy / "sd1_tokenizer", comfy / "text_encoders" / "t5_tokenizer")
-    return Model(ModelFiles(model, **files), tokenizers, LocalPlacement(torch.device("cpu"), torch.float32))
+    placement = placement or LocalPlacement(torch.device("cpu"), torch.float32)
+    return Model(ModelFiles(model, **files), tokenizers, placement)
 
 
 def request(**fields: Any) -> ImageInference:

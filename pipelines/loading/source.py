@@ -18,12 +18,13 @@ class ModelFiles:
     """The files a user chose.
 
     `model` is a checkpoint file or a diffusers folder. `vae` None takes the VAE from `model`. `text_encoders` are
-    files of clip_l, clip_g and t5xxl in any order, told apart by their tensors; they win over those in `model`.
+    files of clip_l, clip_g and t5xxl in any order, told apart by their tensors; they win over those in `model`. Their
+    places are those of the request's fields textEncoder1 to textEncoder3; None is a field that was left out.
     """
 
     model: Path
     vae: Path | None = None
-    text_encoders: tuple[Path, ...] = ()
+    text_encoders: tuple[Path | None, ...] = ()
 
 
 @dataclass(frozen=True)

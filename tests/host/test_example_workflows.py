@@ -1,0 +1,52 @@
+"""The example workflows as they are shipped, through a real ComfyUI; those for SD3 Medium run on the embedded model."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.comfy_host import ComfyHost
+from tools.starter.workflow import to_prompt
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+EXAMPLES = {
+    path.stem: json.loads(path.read_text("utf-8"))["request"] for path in (ROOT / "tests/data/examples").glob("*")
+}
+
+
+def by_class(prompt: dict) -> dict[str, dict]:
+    return {node["class_type"]: node["inputs"] for node in prompt.values()}
+
+
+def test_there_is_one_for_the_embedded_model_and_one_for_each_request_of_the_api() -> None:
+    assert {path.stem for path in WORKFLOWS} >= {"nano-text-to-image", *EXAMPLES}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_request_s_workflow_asks_for_what_the_request_asks_for(host: ComfyHost, name: str) -> None:
+    workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8"))
+    nodes = by_class(to_prompt(workflow, host.object_info()))
+    given = {**nodes["SD3LocalPrompt"], **nodes["SD3LocalSampler"]}
+    request = EXAMPLES[name]
+    for field in ("positivePrompt", "width", "height", "seed", "steps", "CFGScale"):
+        assert given[field] == request[field]
+
+
+# The largest has 6144 tokens, which takes a slow core some minutes.
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_to_a_picture(host: ComfyHost, path: Path) -> None:
+    prompt = to_prompt(json.loads(path.read_text("utf-8")), host.object_info())
+    nodes = by_class(prompt)
+    nodes["SD3LocalModel"]["model"] = "sd3-nano"
+    run = host.run(prompt, timeout=1400)
+    assert run.status == "success", run.error
+    picture = Image.open(io.BytesIO(host.view(run.images[0])))
+    assert picture.size == (nodes["SD3LocalSampler"]["width"], nodes["SD3LocalSampler"]["height"])
+    # A picture of one colour, or black, would be none.
+    assert len(picture.convert("P", palette=Image.Palette.ADAPTIVE).getcolors()) > 8
