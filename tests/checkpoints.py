@@ -224,11 +224,7 @@ def tensors(spec: Spec, seed: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
 
 def write_checkpoint(path: Path, spec: Spec, dtype: torch.dtype = torch.float16, seed: int = 0) -> Path:
     """Writes a safetensors file of `spec`, one tensor at a time."""
-    header, offset = {}, 0
-    for name, shape in spec.shapes().items():
-        size = math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": TYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
+    header, _ = _header(spec.shapes(), dtype)
     with path.open("wb") as file:
         file.write(_encoded(header))
         for _, value in tensors(spec, seed):
@@ -248,6 +244,15 @@ def write_tensors(path: Path, content: dict[str, torch.Tensor], pad: int = 8) ->
         }
         offset += size
     path.write_bytes(_encoded(header, pad) + b"".join(_bytes(value) for value in content.values()))
+    return path
+
+
+def write_hollow(path: Path, shapes: Shapes, dtype: torch.dtype = torch.float16) -> Path:
+    """Writes a file of true size whose data are a hole: its header is as a published file's, and it takes no room."""
+    header, size = _header(shapes, dtype)
+    with path.open("wb") as file:
+        file.write(_encoded(header))
+        file.truncate(file.tell() + size)
     return path
 
 
@@ -307,6 +312,16 @@ def _random(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return value.to(dtype) if dtype not in FP8 else value.clamp(-448, 448).to(dtype)
+
+
+def _header(shapes: Shapes, dtype: torch.dtype) -> tuple[dict[str, object], int]:
+    """The header of a file of these tensors, and how many bytes they take."""
+    header, offset = {}, 0
+    for name, shape in shapes.items():
+        end = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": TYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    return header, offset
 
 
 def _encoded(header: dict[str, object], pad: int = 8) -> bytes:

@@ -1,4 +1,4 @@
-"""How weights are kept, what they cost in memory, diffusers folders, and weights that are no numbers."""
+"""How weights are kept, what they cost in memory, and weights that are no numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,7 +21,6 @@ from sd3_local.pipelines.loading import (
     load_clip,
     load_t5,
     load_transformer,
-    load_vae,
 )
 from sd3_local.pipelines.loading.fill import check_complete
 
@@ -40,42 +38,10 @@ from tests.checkpoints import (
     write_checkpoint,
     write_tensors,
 )
+from tests.loading import LOADERS, MODEL, relative, run
 
 ROOT = Path(__file__).parents[2]
-MODEL = TransformerSpec(blocks=3, rms=True, dual=(0,))
 FULL = {"storage": torch.float32, "compute": torch.float32}
-IDS = torch.tensor([[5, 17, 3, 200, 1, 0, 0]])
-
-
-def transformer_inputs(spec: TransformerSpec = MODEL, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return {
-        "hidden_states": torch.randn(2, 16, 12, 16, generator=generator).to(dtype),
-        "encoder_hidden_states": torch.randn(2, 9, spec.context, generator=generator).to(dtype),
-        "pooled_projections": torch.randn(2, spec.pooled, generator=generator).to(dtype),
-        "timestep": torch.tensor([700.0, 30.0]),
-    }
-
-
-def run(module: torch.nn.Module, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """The module's output for fixed inputs, whichever component it is."""
-    with torch.no_grad():
-        match type(module).__name__:
-            case "SD3Transformer2DModel":
-                return module(**transformer_inputs(dtype=dtype)).sample
-            case "AutoencoderKL":
-                latent = torch.randn(1, 16, 4, 6, generator=torch.Generator().manual_seed(5))
-                return module.decode(latent.to(dtype)).sample
-            case "CLIPTextModelWithProjection":
-                return module(torch.tensor([[510, 4, 9, 511, 511]])).text_embeds
-            case "CLIPTextModel":
-                return module(torch.tensor([[510, 4, 9, 511, 511]])).pooler_output
-            case _:
-                return module(IDS).last_hidden_state
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
 
 
 def transformer_of(path: Path, content: dict[str, torch.Tensor]) -> Source:
@@ -97,15 +63,6 @@ def linears(module: torch.nn.Module) -> list[torch.nn.Linear]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelPlan:
     spec = CheckpointSpec(MODEL, VAESpec(), TINY_CLIP_L, TINY_CLIP_G, TINY_T5)
     return inspect_model(ModelFiles(write_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", spec)))
-
-
-LOADERS: dict[str, Callable[..., torch.nn.Module]] = {
-    "transformer": lambda source, dtype: load_transformer(source, storage=dtype, compute=dtype),
-    "vae": lambda source, dtype: load_vae(source, compute=dtype),
-    "clip_l": lambda source, dtype: load_clip(source, storage=dtype, compute=dtype),
-    "clip_g": lambda source, dtype: load_clip(source, storage=dtype, compute=dtype),
-    "t5": lambda source, dtype: load_t5(source, storage=dtype, compute=dtype),
-}
 
 
 def with_storage(plan: ModelPlan) -> list[tuple[Callable[..., torch.nn.Module], Source | None]]:
@@ -265,112 +222,6 @@ def test_a_pickle_gives_the_same_module(tiny: ModelPlan, tmp_path: Path) -> None
     module = load_transformer(inspect_model(ModelFiles(path)).transformer, storage=None, compute=torch.float32)
     same = transformer_of(tmp_path / "model.safetensors", state_dict(MODEL, torch.float16))
     assert torch.equal(run(module), run(load_transformer(same, storage=None, compute=torch.float32)))
-
-
-def stock_modules() -> dict[str, Any]:
-    """Tiny stock modules with random weights, by the folder in which a pipeline saves them."""
-    from diffusers import AutoencoderKL, SD3Transformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
-
-    torch.manual_seed(0)
-    clip = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 1,
-        "vocab_size": 512,
-        "projection_dim": 64,
-        "bos_token_id": 510,
-        "eos_token_id": 511,
-    }
-    modules = {
-        "transformer": SD3Transformer2DModel(
-            num_layers=3,
-            num_attention_heads=2,
-            joint_attention_dim=128,
-            caption_projection_dim=128,
-            pooled_projection_dim=128,
-            pos_embed_max_size=32,
-            dual_attention_layers=(0,),
-            qk_norm="rms_norm",
-        ),
-        "vae": AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(16, 32, 32, 64),
-            layers_per_block=2,
-            latent_channels=16,
-            norm_num_groups=4,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        ),
-        "text_encoder": CLIPTextModel(CLIPTextConfig(**clip)),
-        "text_encoder_2": CLIPTextModelWithProjection(CLIPTextConfig(**clip, hidden_act="gelu")),
-        "text_encoder_3": T5EncoderModel(
-            T5Config(
-                d_model=128,
-                d_kv=16,
-                d_ff=160,
-                num_layers=2,
-                num_heads=4,
-                vocab_size=384,
-                feed_forward_proj="gated-gelu",
-            )
-        ),
-    }
-    for module in modules.values():
-        for name, parameter in module.named_parameters():
-            if "norm" in name or name.endswith("bias"):
-                torch.nn.init.normal_(parameter, 1.0 if name.endswith("weight") else 0.0, 0.1)
-    return {name: module.eval() for name, module in modules.items()}
-
-
-KINDS = {
-    "transformer": "transformer",
-    "vae": "vae",
-    "text_encoder": "clip_l",
-    "text_encoder_2": "clip_g",
-    "text_encoder_3": "t5",
-}
-
-
-@pytest.fixture(scope="module")
-def stock() -> dict[str, Any]:
-    return stock_modules()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"max_shard_size": "300KB"}, {"variant": "fp16"}, {"variant": "fp16", "max_shard_size": "300KB"}],
-    ids=["single", "sharded", "variant", "sharded variant"],
-)
-def test_diffusers_folders(stock: dict[str, Any], tmp_path: Path, options: dict[str, str]) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    listed = ", ".join(f'"{name}": ["x", "y"]' for name in stock)
-    (folder / "model_index.json").write_text(f'{{"_class_name": "StableDiffusion3Pipeline", {listed}}}')
-    for name, module in stock.items():
-        module.save_pretrained(folder / name, **options)
-    plan = inspect_model(ModelFiles(folder))
-    for name, module in stock.items():
-        source = getattr(plan, KINDS[name])
-        assert source.path == folder / name
-        ours = LOADERS[KINDS[name]](source, torch.float32)
-        state, expected = ours.state_dict(), module.state_dict()
-        assert state.keys() == expected.keys()
-        assert all(torch.equal(state[each], expected[each]) for each in expected), name
-        # Not equal to the last bit: kernels round by where in memory the weights begin.
-        assert relative(run(ours), run(module)) < 1e-6, name
-
-
-def test_single_files_in_diffusers_layout(stock: dict[str, Any], tmp_path: Path) -> None:
-    paths = {
-        name: write_tensors(tmp_path / f"{name}.safetensors", dict(stock[name].state_dict()))
-        for name in ("transformer", "vae")
-    }
-    plan = inspect_model(ModelFiles(paths["transformer"], paths["vae"]))
-    for name in paths:
-        assert torch.equal(run(LOADERS[name](getattr(plan, name), torch.float32)), run(stock[name])), name
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Reads /proc.")

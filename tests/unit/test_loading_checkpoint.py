@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sd3_local.pipelines.errors import RequestError
 from sd3_local.pipelines.loading import checkpoint
@@ -221,6 +221,7 @@ def test_a_folder_is_refused_as_a_file(tmp_path: Path) -> None:
     refusal(folder)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=400), keep=st.integers(0, 8))
 def test_any_bytes_give_a_table_or_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, keep: int
