@@ -52,10 +52,10 @@ def build() -> SD3Transformer2DModel:
 
 
 class Latents:
-    """The cached latents by canvas size, with what may be said about each."""
+    """The cached latents by canvas size, with what may be said about each, in batches of `pictures` native canvases."""
 
-    def __init__(self, work: Path, rng: np.random.Generator):
-        self.rng = rng
+    def __init__(self, work: Path, rng: np.random.Generator, pictures: int):
+        self.rng, self.pictures = rng, pictures
         conditioning = load(work / "conditioning.pt")
         self.context, self.pooled = conditioning["context"], conditioning["pooled"]
         self.number = {caption: n for n, caption in enumerate(conditioning["captions"])}
@@ -73,7 +73,7 @@ class Latents:
         A batch has about as many pixels whatever the size.
         """
         size = self.sizes[self.rng.choice(len(self.sizes), p=self.shares)]
-        count = max(8, round(BATCH * 128 * 128 / (size[0] * size[1])))
+        count = max(4, round(self.pictures * 128 * 128 / (size[0] * size[1])))
         chosen = self.rng.integers(len(self.scenes[size]), size=count)
         numbers = [self.number[self._caption(self.scenes[size][n])] for n in chosen]
         return self.latents[size][chosen].float(), self.context[numbers, :length].float(), self.pooled[numbers].float()
@@ -108,13 +108,50 @@ def train(work: Path, minutes: float, peak: float = 2e-3) -> None:
     """Trains for `minutes`, resuming a stopped run.
 
     Every 100 steps the moving average of the weights goes to `transformer.pt`, and new files of latents are taken up.
+    On a CPU, one process for each of torch's threads: where other programs take their turns, threads that wait for
+    each other after every operation lose twice the time of processes that meet once a step.
     """
+    if device().type == "cuda":
+        _worker(0, 1, work, minutes, peak)
+    else:
+        world = torch.get_num_threads()
+        (work / "meeting").unlink(missing_ok=True)
+        torch.multiprocessing.spawn(_worker, (world, work, minutes, peak), nprocs=world)
+
+
+class Group:
+    """The processes of one run, of which each has its share of the batch."""
+
+    def __init__(self, rank: int, world: int, work: Path):
+        self.world = world
+        if world > 1:
+            torch.set_num_threads(1)
+            meeting = f"file://{work.resolve() / 'meeting'}"
+            torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+
+    def average(self, parameters: list[nn.Parameter], *numbers: float) -> list[float]:
+        """Averages the gradients over all processes, in place, and returns the averages of `numbers`."""
+        if self.world == 1:
+            return list(numbers)
+        gradients = [p.grad for p in parameters]
+        flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor(numbers)])
+        torch.distributed.all_reduce(flat)
+        flat /= self.world
+        sizes = [g.numel() for g in gradients]
+        for gradient, mean in zip(gradients, flat[: sum(sizes)].split(sizes), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return flat[sum(sizes) :].tolist()
+
+
+def _worker(rank: int, world: int, work: Path, minutes: float, peak: float) -> None:
+    group = Group(rank, world, work)
     on = device()
     torch.manual_seed(0)
     model = build().to(on)
     average = build().to(on).requires_grad_(False)
     average.load_state_dict(model.state_dict())
     optimizing = optimizers(model)
+    parameters = list(model.parameters())
     step, elapsed = 0, 0.0
     saved = load(work / "transformer-run.pt")
     if saved is not None:
@@ -123,39 +160,40 @@ def train(work: Path, minutes: float, peak: float = 2e-3) -> None:
         for optimizer, state in zip(optimizing, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         step, elapsed = saved["step"], saved["elapsed"]
-    torch.manual_seed(step)
-    data = Latents(work, np.random.default_rng([3, step]))
+    torch.manual_seed(1000 * step + rank)
+    data = Latents(work, np.random.default_rng([3, step, rank]), BATCH // world)
     clock, recent = Clock(minutes, elapsed), []
-    while clock.progress < 1:
-        short = clock.progress < SHORT_CONTEXT_SHARE
-        parts = [part.to(on) for part in data.batch(SHORT if short else 77)]
-        rate = learning_rate(peak, step, clock.progress, hold=0.4)
+    # The processes act on their average of the time, so that all of them take the same steps.
+    progress = clock.progress
+    while progress < 1:
+        parts = [part.to(on) for part in data.batch(SHORT if progress < SHORT_CONTEXT_SHARE else 77)]
+        rate = learning_rate(peak, step, progress, warmup=100, hold=0.4)
         loss = loss_of(model, *parts)
         for optimizer in optimizing:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            for settings in optimizer.param_groups:
+                settings["lr"] = rate
             optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        mean_loss, progress = group.average(parameters, loss.item(), clock.progress)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizing:
             optimizer.step()
         step += 1
-        keep = min(0.999, step / (step + 9))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
-        recent.append(loss.item())
-        if step % 25 == 0:
-            print(
-                f"transformer step {step} {clock.elapsed:.0f} s loss {np.mean(recent[-100:]):.4f} rate {rate:.1e}",
-                flush=True,
-            )
-        if step % 100 == 0 or clock.progress >= 1:
-            state: dict[str, Any] = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
-            state |= {"optimizers": [o.state_dict() for o in optimizing], "elapsed": clock.elapsed}
-            save(work / "transformer-run.pt", state)
-            save(work / "transformer.pt", average.state_dict())
-            if sorted(work.glob("latents-*.pt")) != data.files:
-                data = Latents(work, data.rng)
+        if rank == 0:
+            keep = min(0.995, step / (step + 9))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), parameters, 1 - keep)
+            recent.append(mean_loss)
+            if step % 25 == 0:
+                seconds, mean = clock.elapsed, np.mean(recent[-100:])
+                print(f"transformer step {step} {seconds:.0f} s loss {mean:.4f} rate {rate:.1e}", flush=True)
+            if step % 100 == 0 or progress >= 1:
+                state: dict[str, Any] = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
+                state |= {"optimizers": [o.state_dict() for o in optimizing], "elapsed": clock.elapsed}
+                save(work / "transformer-run.pt", state)
+                save(work / "transformer.pt", average.state_dict())
+        if step % 100 == 0 and sorted(work.glob("latents-*.pt")) != data.files:
+            data = Latents(work, data.rng, BATCH // world)
 
 
 def load_transformer(work: Path) -> SD3Transformer2DModel:
