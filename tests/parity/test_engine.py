@@ -9,7 +9,9 @@ import torch
 from sd3_local.pipelines.errors import RequestError
 from sd3_local.pipelines.generate import generate
 from sd3_local.pipelines.latents import to_model
+from sd3_local.pipelines.model import Model
 from sd3_local.pipelines.monitor import Unwatched
+from sd3_local.pipelines.samplers import SCHEDULERS
 
 from tests.checkpoints import CheckpointSpec, ClipSpec, TransformerSpec, VAESpec, write_checkpoint
 from tests.engines import open_model, request
@@ -25,6 +27,12 @@ TOLERANCE = 1e-3
 def checkpoint(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("engine") / "model.safetensors"
     return write_checkpoint(path, CheckpointSpec(request.param, VAESpec(), **CLIPS), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def opened() -> dict[Path, Model]:
+    """Models that many tests use, by their files."""
+    return {}
 
 
 def latents(result) -> torch.Tensor:
@@ -125,6 +133,26 @@ def test_each_result_is_the_picture_of_its_own_seed(checkpoint: Path) -> None:
             alone = generate(request(seed=picture.seed, scheduler=scheduler, steps=4), model, Unwatched()).pictures[0]
             assert torch.equal(picture.latent, alone.latent)
             assert torch.equal(picture.pixels, alone.pixels)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_paints(checkpoint: Path, opened: dict[Path, Model], name: str) -> None:
+    model = opened.setdefault(checkpoint, open_model(checkpoint))
+    result = generate(request(scheduler=name, steps=3, width=64), model, Unwatched())
+    assert result.pictures[0].pixels.isfinite().all()
+    assert result.pictures[0].pixels.std() > 0.01
+    assert f"3 steps of {name} " in str(result.report)
+    assert SCHEDULERS[name].notice in str(result.report)
+
+
+def test_the_inverse_scheduler_is_refused_with_its_reason() -> None:
+    with pytest.raises(RequestError, match=r"DPMSolverMultistepInverse.*noise"):
+        request(scheduler="DPMSolverMultistepInverse")
+
+
+def test_samplers_for_distilled_models_say_so() -> None:
+    for name in ("LCM", "LCMScheduler", "TCDScheduler"):
+        assert "distilled" in SCHEDULERS[name].notice
 
 
 def test_a_prompt_is_encoded_once(checkpoint: Path) -> None:
