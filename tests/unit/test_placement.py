@@ -37,7 +37,9 @@ def test_work_that_fits_is_done_once():
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        ),
     ],
     ids=lambda error: type(error).__name__ + str(error)[:3],
 )
