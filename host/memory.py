@@ -70,7 +70,8 @@ class ManagedModule(torch.nn.Module):
         super().__init__()
         self.device: torch.device | None = None
         self._home = [
-            (store, name, tensor)
+            # The alias, because whoever streams the weights gives the very tensors other data.
+            (store, name, tensor, tensor.detach())
             for part in module.modules()
             for store in (part._parameters, part._buffers)
             for name, tensor in store.items()
@@ -80,19 +81,25 @@ class ManagedModule(torch.nn.Module):
     @property
     def nbytes(self) -> int:
         """Bytes of the weights, tied ones counted once."""
-        return sum({id(tensor): tensor.nbytes for _, _, tensor in self._home}.values())
+        return sum({id(tensor): tensor.nbytes for _, _, tensor, _ in self._home}.values())
 
     def to(self, device: torch.device) -> ManagedModule:
         moved: dict[int, torch.Tensor] = {}
-        for store, name, tensor in self._home:
+        for store, name, tensor, data in self._home:
             if id(tensor) not in moved:
-                moved[id(tensor)] = tensor if tensor.device == device else _copy(tensor, device)
+                moved[id(tensor)] = _at_home(tensor, data) if data.device == device else _copy(tensor, data, device)
             store[name] = moved[id(tensor)]
         return self
 
 
-def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    copy = tensor.detach().to(device)
+def _at_home(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    if tensor.data_ptr() != data.data_ptr():
+        tensor.data = data
+    return tensor
+
+
+def _copy(tensor: torch.Tensor, data: torch.Tensor, device: torch.device) -> torch.Tensor:
+    copy = data.to(device)
     return torch.nn.Parameter(copy, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else copy
 
 

@@ -56,6 +56,19 @@ def test_leaving_the_device_copies_nothing_back(memory) -> None:
     assert all(tensor is before[name] for name, tensor in tensors(module).items())
 
 
+def test_weights_that_were_streamed_are_the_mapped_file_again(memory) -> None:
+    with torch.inference_mode():  # as inside a node
+        module = tied()
+    places = {name: tensor.data_ptr() for name, tensor in tensors(module).items()}
+    managed = memory.ManagedModule(module)
+    # What streaming does to a parameter: there and back, into memory of its own.
+    with torch.inference_mode():
+        module.first.weight.data = module.first.weight.data.clone()
+        assert module.first.weight.data_ptr() != places["first.weight"]
+        managed.to(torch.device("cpu"))
+    assert {name: tensor.data_ptr() for name, tensor in tensors(module).items()} == places
+
+
 def test_tied_weights_are_counted_once(memory) -> None:
     assert memory.ManagedModule(tied()).nbytes == 4 * (16 + 4 + 4 + 4)
 
@@ -96,7 +109,8 @@ def test_streamed_weights_come_and_go_and_the_module_is_what_it_was(memory, tmp_
 
     path = write_checkpoint(tmp_path / "m.safetensors", CheckpointSpec(TransformerSpec(), VAESpec()), torch.float32)
     plan = inspect_model(ModelFiles(path))
-    module = load_transformer(plan.transformer, storage=None, compute=torch.float32)
+    with torch.inference_mode():  # as inside a node
+        module = load_transformer(plan.transformer, storage=None, compute=torch.float32)
     before = tensors(module)
     inputs = {
         "hidden_states": torch.randn(1, 16, 8, 8),
