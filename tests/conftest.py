@@ -19,6 +19,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tests.comfy_host import ComfyHost, comfyui_folder  # noqa: E402
+from tests.comfy_inside import import_comfy  # noqa: E402
 from tools.pack import import_pack  # noqa: E402
 
 import_pack()
@@ -35,29 +36,16 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
     Its neighbours (`comfy.sd`, `comfy.samplers`, `nodes`, `folder_paths`) are imported by the tests that need them.
     """
-    folder = comfyui_folder()
-    if not (folder / "comfy" / "sd.py").is_file():
-        pytest.fail(f"There is no ComfyUI at {folder}. Run: python3 run.py setup")
-    # First, because the pack's own folder `nodes` would hide ComfyUI's module of that name.
-    sys.path.insert(0, str(folder))
-    arguments = sys.argv
-    sys.argv = ["main.py", "--cpu", "--base-directory", str(tmp_path_factory.mktemp("comfy"))]
     try:
-        import comfy.options
-
-        comfy.options.enable_args_parsing()
-        import comfy.cli_args  # parses sys.argv, so before anything that asks for a device
-        import comfy.model_management
-        import comfy.samplers
-        import comfy.sd
-    finally:
-        sys.argv = arguments
+        comfy = import_comfy(tmp_path_factory.mktemp("comfy"))
+    except FileNotFoundError as error:
+        pytest.fail(str(error))
     yield comfy
-    sys.path.remove(str(folder))
+    sys.path.remove(str(comfyui_folder()))
 
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
     """A running ComfyUI that has this pack under a folder name which is no Python name, driven as a browser would."""
-    with ComfyHost(tmp_path_factory.mktemp("host"), pack_folder="my pack.v2-test") as running:
+    with ComfyHost(tmp_path_factory.mktemp("host"), pack_folder="my-pack.v2~test") as running:
         yield running

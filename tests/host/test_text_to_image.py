@@ -131,7 +131,7 @@ def test_a_cancelled_run_stops_within_one_step_and_spoils_nothing(host: ComfyHos
 
 @pytest.fixture
 def fresh(tmp_path: Path, host: ComfyHost, model: str):
-    with ComfyHost(tmp_path, pack_folder="sd3-local", options=["--preview-method", "auto"]) as running:
+    with ComfyHost(tmp_path, pack_folder="a folder with spaces", options=["--preview-method", "auto"]) as running:
         path = running.models / "checkpoints" / model
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((host.models / "checkpoints" / model).read_bytes())

@@ -1,0 +1,73 @@
+"""What the editor is told of the nodes: everything comes from the request's fields, and ids never change."""
+
+from __future__ import annotations
+
+import pytest
+from sd3_local.pipelines.fields import spec
+from sd3_local.pipelines.request import ImageInference
+
+from tests.comfy_host import ComfyHost
+
+# Saved workflows name these, so they stay for ever; more may be added behind them.
+IDS = {
+    "SD3LocalModel": ["model", "vae", "textEncoder1", "textEncoder2", "textEncoder3", "dtype"],
+    "SD3LocalPrompt": ["positivePrompt", "negativePrompt", "clipSkip"],
+    "SD3LocalSampler": [
+        *("model", "prompt", "width", "height", "seed", "steps", "scheduler", "CFGScale", "numberResults"),
+    ],
+}
+OUTPUTS = {
+    "SD3LocalModel": ["SD3_MODEL"],
+    "SD3LocalPrompt": ["SD3_PROMPT"],
+    "SD3LocalSampler": ["IMAGE", "LATENT", "SD3_RESULT", "STRING"],
+}
+FIELDS = [
+    (node, name)
+    for node in ("SD3LocalPrompt", "SD3LocalSampler")
+    for name in IDS[node]
+    if name not in ("model", "prompt")
+]
+
+
+def inputs(host: ComfyHost, node: str) -> dict[str, list]:
+    declared = host.object_info()[node]["input"]
+    return {**declared.get("required", {}), **declared.get("optional", {})}
+
+
+@pytest.mark.parametrize("node", IDS)
+def test_inputs_and_outputs_keep_their_ids_and_order(host: ComfyHost, node: str) -> None:
+    assert list(inputs(host, node))[: len(IDS[node])] == IDS[node]
+    assert host.object_info()[node]["output"][: len(OUTPUTS[node])] == OUTPUTS[node]
+
+
+@pytest.mark.parametrize(("node", "name"), FIELDS)
+def test_a_widget_says_what_its_field_says(host: ComfyHost, node: str, name: str) -> None:
+    kind, options = inputs(host, node)[name]
+    field = spec(ImageInference, name)
+    assert field.description in options["tooltip"]
+    assert options["display_name"]
+    if field.choices:
+        assert (kind, tuple(options["options"])) == ("COMBO", field.choices)
+        assert options["default"] in field.choices
+    elif field.type in ("integer", "number"):
+        unset = field.default is None
+        assert options["min"] == (-1 if unset else field.min)
+        assert options["max"] <= field.max
+        assert options["step"] == (field.step or 1)
+        assert ("-1: not set" in options["tooltip"]) == unset
+        assert unset or options["default"] == field.default
+    else:
+        assert (kind, options["default"], options["multiline"]) == ("STRING", "", True)
+
+
+@pytest.mark.parametrize("node", IDS)
+def test_every_input_has_a_name_and_a_tooltip_and_every_node_a_help_page(host: ComfyHost, node: str) -> None:
+    for name, (_, options) in inputs(host, node).items():
+        assert options["tooltip"], name
+    info = host.object_info()[node]
+    assert info["description"]
+    assert info["category"] == "SD3 Local"
+    page = host.read(f"/extensions/{host.pack_folder}/docs/{node}.md").decode()
+    assert page.startswith("# ")
+    for name in IDS[node]:
+        assert f"**{name}**" in page, name
