@@ -1,0 +1,71 @@
+"""The benchmarks run and say what they promise; what they measure is nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import loading
+from tests.checkpoints import CheckpointSpec, TransformerSpec, VAESpec, write_checkpoint
+from tests.comfy_host import ROOT
+
+# They start whole programs, which takes its time on a machine that others use too.
+pytestmark = pytest.mark.timeout(1800)
+
+ENGINES = ["SD3 Local", "diffusers", "ComfyUI"]
+
+
+def test_engine_compares_all_peers_on_the_same_pictures(tmp_path: Path) -> None:
+    file = tmp_path / "engine.json"
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engine", "--quick", "--threads", "1", "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    written = json.loads(file.read_text())
+    assert written["benchmark"] == "engine"
+    assert written["setting"]["threads"] == 1
+    assert {"torch", "diffusers", "ComfyUI", "processor", "device", "commit"} <= written["setting"].keys()
+    engines: dict[str, list[str]] = {}
+    for row in written["rows"]:
+        engines.setdefault(row["part"], []).append(row["engine"])
+        assert row["latent_difference"] < 1e-3, row
+        assert 0 < row["seconds_per_step"] < row["seconds_per_picture"]
+        assert len(row["rounds"]["seconds_per_picture"]) == 1
+    embedded = (ROOT / "assets" / "nano" / "sd3-nano.safetensors").is_file()
+    expected = {"served": ["SD3 Local", "ComfyUI"], "in process": ENGINES}
+    assert engines == expected | ({"nano": ENGINES[:2]} if embedded else {})
+    for row in written["rows"]:
+        assert f"| {row['model']} |" in run.stdout
+
+
+def test_loading_weighs_the_way_to_the_same_first_step(tmp_path: Path) -> None:
+    spec = CheckpointSpec(TransformerSpec(2, 128, context=4096, pooled=2048), VAESpec())
+    file = write_checkpoint(tmp_path / "model.safetensors", spec, torch.float16)
+    loading.write_config(file, tmp_path / "config")
+    latents = []
+    for name in ("SD3 Local, dtype fp16", "diffusers"):
+        run = loading.first_step(name, file, tmp_path, side=64)
+        assert run["seconds"].keys() == {"import_host", "import_own", "load", "step"}
+        assert all(seconds > 0 for seconds in run["seconds"].values())
+        assert 0 < (run["private_gib"] or run["resident_gib"] / 2) < run["resident_gib"]
+        latents.append(torch.load(tmp_path / "latent.pt"))
+    assert latents[0].shape == (1, 16, 8, 8)
+    assert (latents[0] - latents[1]).norm() / latents[1].norm() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["engine", "loading"])
+def test_help_says_what_is_measured(name: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0
+    assert f"run.py bench {name}" in run.stdout
+    assert "--quick" in run.stdout
