@@ -16,8 +16,8 @@ from tools.pack import ROOT
 from . import export, measure, text, transformer, vae
 
 # Minutes of training where none are given.
-MINUTES = {"vae": 15.0, "text": 2.0, "transformer": 75.0, "decoder": 6.0}
-STAGES = ("vae", "text", "cache", "transformer", "decoder", "export", "judge")
+MINUTES = {"vae": 12.0, "text": 1.5, "transformer": 70.0}
+STAGES = ("vae", "text", "cache", "transformer", "export", "judge")
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         "--tokenizer", type=Path, required=True, help="folder of CLIP's tokenizer: ComfyUI's comfy/sd1_tokenizer"
     )
     parser.add_argument("--minutes", type=float, help="training time of each stage that is run")
-    parser.add_argument("--pictures", type=int, default=20480, help="pictures in the cache of latents")
+    parser.add_argument("--pictures", type=int, default=14336, help="pictures in the cache of latents")
     parser.add_argument("--target", type=Path, default=ROOT / "assets" / "nano" / "sd3-nano.safetensors")
     parser.add_argument("--prompts", type=int, default=200, help="pictures to judge")
     parser.add_argument("--guidance", type=float, default=5.0, help="CFG scale of the judged pictures")
@@ -49,8 +49,6 @@ def main() -> None:
             vae.cache(given.work, given.pictures)
         elif stage == "transformer":
             transformer.train(given.work, minutes)
-        elif stage == "decoder":
-            vae.train(given.work, minutes, finetune=True)
         elif stage == "export":
             print(f"{given.target}: {export.export(given.work, given.target)} bytes")
         elif stage == "judge":

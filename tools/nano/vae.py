@@ -65,49 +65,39 @@ def _part(rng: np.random.Generator, side: int) -> Tensor:
     return draw_scene(scene, canvas, canvas, (top, left, side, side)) * 2 - 1
 
 
-def train(work: Path, minutes: float, finetune: bool = False) -> None:
-    """Trains for `minutes`, resuming a stopped run; writes `vae.pt`.
-
-    `finetune` trains the decoder alone (into the same file), when latents made by the encoder are already in use.
-    """
+def train(work: Path, minutes: float) -> None:
+    """Trains for `minutes`, resuming a stopped run; writes `vae.pt`."""
     on = device()
-    name = "decoder-run.pt" if finetune else "vae-run.pt"
     model = build().to(on)
-    saved = load(work / name)
-    if saved is None and not finetune:
+    saved = load(work / "vae-run.pt")
+    if saved is None:
         torch.manual_seed(0)
         _start_linear(model)
-    if saved is None and finetune:
-        model.load_state_dict(load(work / "vae.pt"))
-    modules = [model.decoder] if finetune else [model.encoder, model.decoder]
-    parameters = [p for module in modules for p in module.parameters()]
+    parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-3)
     step, elapsed = 0, 0.0
     if saved is not None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         step, elapsed = saved["step"], saved["elapsed"]
-    rng = np.random.default_rng([1 if finetune else 0, step])
+    rng = np.random.default_rng([0, step])
     clock = Clock(minutes, elapsed)
-    peak = 5e-4 if finetune else 2e-3
     while clock.progress < 1:
-        share = np.array((0.2, 0.4, 0.4)) if finetune or clock.progress > 0.7 else np.array((0.8, 0.1, 0.1))
+        share = np.array((0.2, 0.4, 0.4)) if clock.progress > 0.7 else np.array((0.8, 0.1, 0.1))
         side, count = PART_SIZES[rng.choice(len(PART_SIZES), p=share)]
         pictures = torch.stack([_part(rng, side) for _ in range(count)]).to(on)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(peak, step, clock.progress, warmup=50)
+            group["lr"] = learning_rate(2e-3, step, clock.progress, warmup=50)
         with autocast(on):
-            with torch.set_grad_enabled(not finetune):
-                mean = model.encoder(pictures)[:, :CHANNELS].float()
+            mean = model.encoder(pictures)[:, :CHANNELS].float()
             # What the transformer makes is never exact: the decoder learns to take a code that is a little off.
             noise = torch.randn_like(mean) * torch.rand(count, 1, 1, 1, device=on) * 0.25 / SCALE
             decoded = model.decoder(mean + noise).float()
         error = decoded - pictures
         loss = error.abs().mean() + 2 * error.square().mean()
-        if not finetune:
-            # Holds every channel to the mean and deviation that SD3's fixed scaling takes to 0 and 1.
-            deviation, centre = torch.std_mean(mean, (0, 2, 3))
-            loss = loss + 0.1 * ((deviation * SCALE - 1).square() + ((centre - SHIFT) * SCALE).square()).mean()
+        # Holds every channel to the mean and deviation that SD3's fixed scaling takes to 0 and 1.
+        deviation, centre = torch.std_mean(mean, (0, 2, 3))
+        loss = loss + 0.1 * ((deviation * SCALE - 1).square() + ((centre - SHIFT) * SCALE).square()).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -125,7 +115,7 @@ def train(work: Path, minutes: float, finetune: bool = False) -> None:
                 "step": step,
                 "elapsed": clock.elapsed,
             }
-            save(work / name, state)
+            save(work / "vae-run.pt", state)
     # The half of the encoder's last layer that says how sure it is: a constant.
     with torch.no_grad():
         model.encoder.conv_out.weight[CHANNELS:] = 0
