@@ -25,7 +25,9 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     options = argparse.ArgumentParser(f"run.py bench {name}", description=description)
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers and the setting to FILE")
-    options.add_argument("--quick", action="store_true", help="tiny models: shows that it works, measures nothing")
+    options.add_argument(
+        "--quick", action="store_true", help="tiny models on the CPU: shows that it works, measures nothing"
+    )
     options.add_argument("--rounds", type=int, metavar="N", help="measured rounds; the table has their medians")
     options.add_argument(
         "--threads", type=int, metavar="N", default=os.cpu_count() or 1, help="torch's threads (default: all cores)"
