@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import comfy.model_management as mm
 import psutil
@@ -29,7 +29,8 @@ class ComfyPlacement:
         self._dtype = dtype
 
     def precision(self, kind: str, dtype: torch.dtype, parameters: int) -> Precision:
-        if kind == "transformer":
+        # The keys and values of an IP-Adapter meet the transformer's inside one attention, so it computes as that does.
+        if kind in ("transformer", "controlnet", "ip_adapter"):
             return self._transformer_precision(dtype, parameters)
         if kind == "vae":
             return Precision(None, mm.vae_dtype(mm.vae_device(), VAE_DTYPES))
@@ -50,11 +51,16 @@ class ComfyPlacement:
         return Precision(kept, mm.unet_manual_cast(kept, device) or kept)
 
     def adopt(self, kind: str, module: torch.nn.Module) -> Resident:
-        if kind == "transformer":
+        if kind in ("transformer", "controlnet", "ip_adapter"):
             return _ComfyResident(module, mm.get_torch_device(), mm.unet_offload_device())
         if kind == "vae":
             return _ComfyResident(module, mm.vae_device(), mm.vae_offload_device())
         return _ComfyResident(module, mm.text_encoder_device(), mm.text_encoder_offload_device())
+
+    def together(
+        self, residents: Sequence[_ComfyResident], activation_bytes: int, *, streamed: bool = False
+    ) -> AbstractContextManager[torch.device]:
+        return _on_device(residents, activation_bytes, streamed)
 
 
 class ManagedModule(torch.nn.Module):
@@ -69,6 +75,7 @@ class ManagedModule(torch.nn.Module):
     def __init__(self, module: torch.nn.Module):
         super().__init__()
         self.device: torch.device | None = None
+        self._copies: dict[int, torch.Tensor] = {}
         self._home = [
             # The alias, because whoever streams the weights gives the very tensors other data.
             (store, name, tensor, tensor.detach())
@@ -85,11 +92,20 @@ class ManagedModule(torch.nn.Module):
 
     def to(self, device: torch.device) -> ManagedModule:
         moved: dict[int, torch.Tensor] = {}
+        self._copies = {}
         for store, name, tensor, data in self._home:
             if id(tensor) not in moved:
-                moved[id(tensor)] = _at_home(tensor, data) if data.device == device else _copy(tensor, data, device)
+                if data.device == device:
+                    moved[id(tensor)] = _at_home(tensor, data)
+                else:
+                    moved[id(tensor)] = copy = _copy(tensor, data, device)
+                    self._copies[id(copy)] = data
             store[name] = moved[id(tensor)]
         return self
+
+    def original(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor at home that `tensor` is a copy of on a device, or itself where it is at home."""
+        return self._copies.get(id(tensor), tensor)
 
 
 def _at_home(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
@@ -108,31 +124,41 @@ class _ComfyResident:
 
     def __init__(self, module: torch.nn.Module, load_device: torch.device, offload_device: torch.device):
         self.module = module
-        self._managed = ManagedModule(module)
+        self.managed = ManagedModule(module)
         # The plain patcher, not the dynamic one of newer hosts, which replaces parameters that others hold.
-        self._patcher = ModelPatcher(self._managed, load_device, offload_device, size=self._managed.nbytes)
+        self.patcher = ModelPatcher(self.managed, load_device, offload_device, size=self.managed.nbytes)
 
-    @contextmanager
-    def on_device(self, activation_bytes: int, *, streamed: bool = False) -> Iterator[torch.device]:
-        device = self._patcher.load_device
-        if streamed or not self._fits(activation_bytes):
-            mm.free_memory(mm.get_total_memory(device), device)
-            try:
-                with streamed_weights(self.module, device):
-                    yield device
-            finally:
-                self._managed.to(self._patcher.offload_device)
-            return
-        mm.load_models_gpu([self._patcher], memory_required=activation_bytes, force_full_load=True)
-        yield device
+    def original(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.managed.original(tensor)
 
-    def _fits(self, activation_bytes: int) -> bool:
-        """Whether weights and activations go into the device together; a device of the machine's own memory is always
-        asked.
-        """
-        device = self._patcher.load_device
-        if mm.is_device_cpu(device):
-            return True
-        if mm.vram_state == mm.VRAMState.NO_VRAM:
-            return False
-        return self._managed.nbytes + activation_bytes < mm.get_total_memory(device) - mm.extra_reserved_memory()
+    def on_device(self, activation_bytes: int, *, streamed: bool = False) -> AbstractContextManager[torch.device]:
+        return _on_device([self], activation_bytes, streamed)
+
+
+@contextmanager
+def _on_device(residents: Sequence[_ComfyResident], activation_bytes: int, streamed: bool) -> Iterator[torch.device]:
+    device = residents[0].patcher.load_device
+    if streamed or not _fit(residents, device, activation_bytes):
+        mm.free_memory(mm.get_total_memory(device), device)
+        with ExitStack() as stack:
+            for resident in residents:
+                stack.callback(resident.managed.to, resident.patcher.offload_device)
+                stack.enter_context(streamed_weights(resident.module, device))
+            yield device
+        return
+    # In one call, because each call may evict what was loaded by the one before.
+    patchers = [resident.patcher for resident in residents]
+    mm.load_models_gpu(patchers, memory_required=activation_bytes, force_full_load=True)
+    yield device
+
+
+def _fit(residents: Sequence[_ComfyResident], device: torch.device, activation_bytes: int) -> bool:
+    """Whether weights and activations go into the device together; a device of the machine's own memory is always
+    asked.
+    """
+    if mm.is_device_cpu(device):
+        return True
+    if mm.vram_state == mm.VRAMState.NO_VRAM:
+        return False
+    weights = sum(resident.managed.nbytes for resident in residents)
+    return weights + activation_bytes < mm.get_total_memory(device) - mm.extra_reserved_memory()

@@ -28,4 +28,4 @@ class SD3LocalPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, positivePrompt: str, negativePrompt: str, clipSkip: int) -> io.NodeOutput:
         values = {"positivePrompt": positivePrompt, "negativePrompt": negativePrompt, "clipSkip": clipSkip}
-        return io.NodeOutput(sockets.PromptSpec(tuple(set_fields(ImageInference, values).items())))
+        return io.NodeOutput(sockets.Spec(set_fields(ImageInference, values)))

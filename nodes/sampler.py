@@ -7,16 +7,28 @@ import uuid
 
 from comfy_api.latest import io
 
+from ..pipelines.materials import Materials
 from ..pipelines.request import DEFAULT_GUIDANCE_SCALE, ImageInference
 from ..pipelines.scheduler_names import DEFAULT_SCHEDULER
 from . import sockets
-from .widgets import UNSET_NUMBER, set_fields, widget
+from .widgets import UNSET_NUMBER, friendly, set_fields, widget
 
 # Where the API sets no limit a widget still needs one; what the model can't do is refused when it is known.
 MAX_SIDE = 16384
 MAX_STEPS = 10_000
 
 FIELDS = ("width", "height", "seed", "steps", "scheduler", "CFGScale", "numberResults")
+
+
+FEATURES = {
+    "inputs": (sockets.Inputs, "A seed image and its mask, from SD3 Inputs. Nothing: the picture starts from noise."),
+    "outpaint": (sockets.Outpaint, "How far the seed image grows, from SD3 Outpaint."),
+    "lora": (sockets.Lora, "LoRAs, from one or more SD3 LoRA in a chain."),
+    "controlNet": (sockets.ControlNet, "ControlNets, from one or more SD3 ControlNet in a chain."),
+    "ipAdapters": (sockets.IPAdapter, "IP-Adapters, from one or more SD3 IP-Adapter in a chain."),
+    "ultralytics": (sockets.Ultralytics, "Faces are found and painted again, as SD3 Face Fix says."),
+    "safety": (sockets.Safety, "The check of the results, from SD3 Safety."),
+}
 
 
 class SD3LocalSampler(io.ComfyNode):
@@ -37,6 +49,10 @@ class SD3LocalSampler(io.ComfyNode):
                 widget(ImageInference, "scheduler", default=DEFAULT_SCHEDULER),
                 widget(ImageInference, "CFGScale", default=DEFAULT_GUIDANCE_SCALE),
                 widget(ImageInference, "numberResults"),
+                *(
+                    socket.Input(name, display_name=friendly(name), tooltip=tooltip, optional=True)
+                    for name, (socket, tooltip) in FEATURES.items()
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images"),
@@ -52,13 +68,16 @@ class SD3LocalSampler(io.ComfyNode):
         return secrets.token_hex() if seed == UNSET_NUMBER else None
 
     @classmethod
-    def execute(cls, model, prompt, width, height, seed, steps, scheduler, CFGScale, numberResults) -> io.NodeOutput:
+    def execute(
+        cls, model, prompt, width, height, seed, steps, scheduler, CFGScale, numberResults, **features
+    ) -> io.NodeOutput:
         import torch
 
         from ..host.progress import ComfyMonitor
         from ..pipelines.generate import generate
         from ..pipelines.parse import parse
 
+        specs = [prompt, *(spec for spec in features.values() if spec is not None)]
         values = (width, height, seed, steps, scheduler, CFGScale, numberResults)
         request = parse(
             {
@@ -66,11 +85,11 @@ class SD3LocalSampler(io.ComfyNode):
                 "taskType": "imageInference",
                 "taskUUID": str(uuid.uuid4()),
                 "model": model.plan.name,
-                **dict(prompt.fields),
+                **{name: value for spec in specs for name, value in spec.fields.items()},
                 **set_fields(ImageInference, dict(zip(FIELDS, values, strict=True))),
             }
         )
-        result = generate(request, model, ComfyMonitor(model))
+        result = generate(request, model, ComfyMonitor(model), Materials.merged(spec.materials for spec in specs))
         images = torch.stack([picture.pixels for picture in result.pictures])
         latent = torch.stack([picture.latent for picture in result.pictures])
         return io.NodeOutput(images, {"samples": latent}, result, str(result.report))

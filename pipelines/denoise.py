@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .features import Call, Feature, Moment
 from .monitor import Monitor
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Velocity:
     `transformer` is diffusers' SD3Transformer2DModel or takes the same arguments. x is [1, 16, height / 8, width / 8]
     in model space and float32; the transformer computes in `dtype`, and v is float32 again, so that a sampler's sums
     lose nothing. `together` evaluates both conditionings in one batch: faster, but larger. Progress, previews and the
-    wish to stop pass through here, because every sampler does.
+    wish to stop pass through here, because every sampler does; and so do the `features`, in their order.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Velocity:
         dtype: torch.dtype,
         monitor: Monitor,
         *,
+        features: Sequence[Feature] = (),
         first_step: int,
         total_steps: int,
         together: bool,
@@ -67,14 +69,21 @@ class Velocity:
         self._ascending = sorted(sigmas)
         self._dtype = dtype
         self._monitor = monitor
+        self._features = features
         self._first_step = first_step
         self._total_steps = total_steps
         self._together = together
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         self._monitor.check()
-        velocity = self._guided(x, sigma)
-        self._monitor.step(self._first_step + self._step(sigma) + 1, self._total_steps, x - sigma * velocity)
+        moment = Moment(self._step(sigma), len(self._ascending) - 1, sigma)
+        seen = x
+        for feature in self._features:
+            seen = feature.prepare(seen, moment)
+        velocity = self._guided(seen, moment)
+        for feature in self._features:
+            velocity = feature.correct(x, seen, velocity, moment)
+        self._monitor.step(self._first_step + moment.step + 1, self._total_steps, x - sigma * velocity)
         return velocity
 
     def _step(self, sigma: float) -> int:
@@ -82,36 +91,55 @@ class Velocity:
         reached = len(self._ascending) - bisect.bisect_left(self._ascending, sigma)
         return min(max(reached - 1, 0), len(self._ascending) - 2)
 
-    def _guided(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+    def _guided(self, x: torch.Tensor, moment: Moment) -> torch.Tensor:
         import torch
 
         positive, negative, scale = self._guidance.positive, self._guidance.negative, self._guidance.scale
         if negative is None:
-            return self._evaluate(x, sigma, positive.context, positive.pooled)
+            return self._evaluate(x, moment, (positive,), (True,))
         # Joint attention has no mask, so prompts of different length can't share a batch without changing the picture.
         if self._together and positive.context.shape == negative.context.shape:
-            unconditional, conditional = self._evaluate(
-                torch.cat([x, x]),
-                sigma,
-                torch.cat([negative.context, positive.context]),
-                torch.cat([negative.pooled, positive.pooled]),
-            ).chunk(2)
+            both = self._evaluate(torch.cat([x, x]), moment, (negative, positive), (False, True))
+            unconditional, conditional = both.chunk(2)
         else:
-            unconditional = self._evaluate(x, sigma, negative.context, negative.pooled)
-            conditional = self._evaluate(x, sigma, positive.context, positive.pooled)
+            unconditional = self._evaluate(x, moment, (negative,), (False,))
+            conditional = self._evaluate(x, moment, (positive,), (True,))
         return unconditional + scale * (conditional - unconditional)
 
-    def _evaluate(self, x: torch.Tensor, sigma: float, context: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    def _evaluate(
+        self, x: torch.Tensor, moment: Moment, parts: Sequence[Conditioning], conditional: tuple[bool, ...]
+    ) -> torch.Tensor:
         import torch
 
-        timestep = torch.full((x.shape[0],), sigma * TIMESTEPS, dtype=torch.float32, device=x.device)
+        call = Call(
+            moment,
+            latents=x.to(self._dtype),
+            context=torch.cat([part.context for part in parts]),
+            pooled=torch.cat([part.pooled for part in parts]),
+            timestep=torch.full((x.shape[0],), moment.sigma * TIMESTEPS, dtype=torch.float32, device=x.device),
+            conditional=conditional,
+        )
         return self._transformer(
-            hidden_states=x.to(self._dtype),
-            encoder_hidden_states=context,
-            pooled_projections=pooled,
-            timestep=timestep,
+            hidden_states=call.latents,
+            encoder_hidden_states=call.context,
+            pooled_projections=call.pooled,
+            timestep=call.timestep,
+            block_controlnet_hidden_states=self._residuals(call),
+            joint_attention_kwargs=self._attention(call),
             return_dict=False,
         )[0].float()
+
+    def _residuals(self, call: Call) -> list[torch.Tensor] | None:
+        given = [added for feature in self._features if (added := feature.residuals(call)) is not None]
+        if not given:
+            return None
+        return [sum(per_block[1:], start=per_block[0]).to(self._dtype) for per_block in zip(*given, strict=True)]
+
+    def _attention(self, call: Call) -> dict[str, Any] | None:
+        merged: dict[str, Any] = {}
+        for feature in self._features:
+            merged |= feature.attention(call)
+        return merged or None
 
 
 def activation_bytes(width: int, height: int, context_tokens: int, model_width: int, itemsize: int, batch: int) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
-from . import decode
+from . import pixels
 from .errors import RequestError
 from .loading import ModelFiles, Source, inspect_model, load_clip, load_t5, load_transformer, load_vae
 from .monitor import Monitor
@@ -23,6 +24,16 @@ it.
 """
 
 
+class TextWeights(Protocol):
+    """Weights of the text encoders that are not the files' own. Different weights have different keys."""
+
+    key: Hashable
+
+    def applied(self, kind: str, resident: Resident) -> AbstractContextManager[Any]:
+        """The encoder of `kind` (clip_l, clip_g, t5), which is on its device, has these weights inside the context."""
+        ...
+
+
 class Model:
     """The components of one checkpoint, under one placement.
 
@@ -34,7 +45,7 @@ class Model:
         self.plan = inspect_model(files)
         self.reading_seconds = 0.0
         self._tokenizers = tokenizers
-        self._placement = placement
+        self.placement = placement
         self._residents: dict[str, Resident] = {}
         self._encoders: TextEncoders | None = None
 
@@ -66,19 +77,28 @@ class Model:
             )
         return self._encoders
 
-    def encode(self, prompts: Sequence[str], clip_skip: int, monitor: Monitor) -> list[Conditioning]:
-        """The conditioning of each prompt. Raises RequestError for a clip skip that the encoders have too few layers
-        for.
+    def encode(
+        self, prompts: Sequence[str], clip_skip: int, monitor: Monitor, adapted: TextWeights | None = None
+    ) -> list[Conditioning]:
+        """The conditioning of each prompt, from encoders whose weights are `adapted` meanwhile. Raises RequestError for
+        a clip skip that the encoders have too few layers for.
         """
         encoders = self.text_encoders()
-        places = {id(resident.module): resident for resident in self._residents.values()}
+        places = {id(resident.module): (kind, resident) for kind, resident in self._residents.items()}
 
         def encode(streamed: bool) -> list[Conditioning]:
-            def place(module: torch.nn.Module) -> Any:
+            @contextmanager
+            def place(module: torch.nn.Module) -> Iterator[None]:
                 monitor.check()
-                return places[id(module)].on_device(TEXT_ACTIVATIONS, streamed=streamed)
+                kind, resident = places[id(module)]
+                with (
+                    resident.on_device(TEXT_ACTIVATIONS, streamed=streamed),
+                    nullcontext() if adapted is None else adapted.applied(kind, resident),
+                ):
+                    yield
 
-            return encoders.encode(prompts, clip_skip, place=place)
+            variant = None if adapted is None else adapted.key
+            return encoders.encode(prompts, clip_skip, place=place, variant=variant)
 
         return when_full(
             encode, lambda: memory_is_full("the text encoders", "use smaller ones, such as T5-XXL in fp8")
@@ -86,13 +106,17 @@ class Model:
 
     def decode(self, latent: torch.Tensor, monitor: Monitor) -> torch.Tensor:
         """The picture [8 h, 8 w, 3], float32 from 0 to 1, of a latent [1, 16, h, w] in the VAE's own space."""
-        return decode.decode(self.vae(), latent, monitor)
+        return pixels.decode(self.vae(), latent, monitor)
+
+    def encode_picture(self, picture: torch.Tensor, monitor: Monitor) -> torch.Tensor:
+        """The latent [1, 16, h, w], float32 in the VAE's own space, of a picture [8 h, 8 w, 3] from 0 to 1."""
+        return pixels.encode(self.vae(), picture, monitor)
 
     def _resident(self, source: Source) -> Resident:
         if source.kind not in self._residents:
             started = time.perf_counter()
-            precision = self._placement.precision(source.kind, source.dtype, source.parameters)
-            self._residents[source.kind] = self._placement.adopt(source.kind, _load(source, precision))
+            precision = self.placement.precision(source.kind, source.dtype, source.parameters)
+            self._residents[source.kind] = self.placement.adopt(source.kind, _load(source, precision))
             self.reading_seconds += time.perf_counter() - started
         return self._residents[source.kind]
 

@@ -5,8 +5,8 @@ ComfyUI's memory manager answers in `host/`; `LocalPlacement` answers for progra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -33,6 +33,12 @@ class Resident(Protocol):
 
     module: torch.nn.Module
 
+    def original(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What a parameter of the module, as it is now, was made from: the same values, in memory that nobody writes
+        to. It is `tensor` itself where the module was not copied to where it is.
+        """
+        ...
+
     def on_device(self, activation_bytes: int, *, streamed: bool = False) -> AbstractContextManager[torch.device]:
         """The device that the module computes on inside this context, with room for `activation_bytes` beside it.
 
@@ -42,7 +48,10 @@ class Resident(Protocol):
 
 
 class Placement(Protocol):
-    """Who decides devices and precisions. `kind` is one of transformer, vae, clip_l, clip_g, t5."""
+    """Who decides devices and precisions.
+
+    `kind` is one of transformer, vae, clip_l, clip_g, t5, controlnet, ip_adapter, vision.
+    """
 
     def precision(self, kind: str, dtype: torch.dtype, parameters: int) -> Precision:
         """How a component stored as `dtype` with so many parameters should be kept and computed."""
@@ -50,6 +59,12 @@ class Placement(Protocol):
 
     def adopt(self, kind: str, module: torch.nn.Module) -> Resident:
         """Takes charge of a module that was just loaded, for as long as the returned object lives."""
+        ...
+
+    def together(
+        self, residents: Sequence[Resident], activation_bytes: int, *, streamed: bool = False
+    ) -> AbstractContextManager[torch.device]:
+        """As `Resident.on_device`, for modules that work side by side and so must all be there at once."""
         ...
 
 
@@ -66,11 +81,23 @@ class LocalPlacement:
     def adopt(self, kind: str, module: torch.nn.Module) -> Resident:
         return _LocalResident(module.to(self.device), self.device)
 
+    @contextmanager
+    def together(
+        self, residents: Sequence[Resident], activation_bytes: int, *, streamed: bool = False
+    ) -> Iterator[torch.device]:
+        with ExitStack() as stack:
+            for resident in residents:
+                stack.enter_context(resident.on_device(activation_bytes, streamed=streamed))
+            yield self.device
+
 
 @dataclass
 class _LocalResident:
     module: torch.nn.Module
     device: torch.device
+
+    def original(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
 
     @contextmanager
     def on_device(self, activation_bytes: int, *, streamed: bool = False) -> Iterator[torch.device]:

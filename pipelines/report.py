@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .features import Account
     from .samplers import Scheduler
 
 
@@ -23,6 +24,8 @@ class Report:
     guided: bool
     seeds: tuple[int, ...]
     seconds: Mapping[str, float]
+    accounts: tuple[Account, ...] = ()
+    """What each feature did, in the order in which they act."""
 
     def __str__(self) -> str:
         guidance = f"guidance {self.guidance_scale:g}" if self.guided else "no guidance"
@@ -32,6 +35,7 @@ class Report:
             f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}",
             ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items()),
         ]
+        lines += [line for account in self.accounts for line in account.lines]
         if self.scheduler.notice:
             lines.append(self.scheduler.notice)
         return "\n".join(lines)

@@ -78,6 +78,7 @@ def inspect_model(files: ModelFiles) -> ModelPlan:
         t5=chosen.get("t5"),
         name=shape.name,
         max_side=shape.table * _PIXELS_PER_PATCH,
+        native_side=shape.native_side,
         context_width=shape.context_width,
         pooled_width=shape.pooled_width,
     )

@@ -51,7 +51,8 @@ class Source:
 class ModelPlan:
     """All components of a model, checked against each other, none of them read.
 
-    `max_side` is the longest side of a picture in pixels that the position table allows; `context_width` and
+    `max_side` is the longest side of a picture in pixels that the position table allows; `native_side` the side of the
+    pictures it was trained for, None where that is not known; `context_width` and
     `pooled_width` are the features that the transformer wants of a prompt's tokens and of its pooled vector. A
     component that no file has is None.
     """
@@ -63,5 +64,6 @@ class ModelPlan:
     t5: Source | None
     name: str
     max_side: int
+    native_side: int | None
     context_width: int
     pooled_width: int

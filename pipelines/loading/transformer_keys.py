@@ -58,13 +58,21 @@ class TransformerShape:
     @property
     def name(self) -> str:
         """The published model of this shape, or the shape."""
+        return self._published or f"SD3 ({self.blocks} blocks, width {self.width})"
+
+    @property
+    def native_side(self) -> int | None:
+        """Pixels a side of the pictures that the model was trained for; None where the shape does not tell."""
+        return 1024 if self._published else None
+
+    @property
+    def _published(self) -> str | None:
         published = {
             (24, 1536, False, ()): "SD3 Medium",
             (24, 1536, True, tuple(range(13))): "SD3.5 Medium",
             (38, 2432, True, ()): "SD3.5 Large",
         }
-        unnamed = f"SD3 ({self.blocks} blocks, width {self.width})"
-        return published.get((self.blocks, self.width, self.rms_norm, self.dual), unnamed)
+        return published.get((self.blocks, self.width, self.rms_norm, self.dual))
 
 
 def is_stability(table: Table) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -22,8 +22,7 @@ Place = Callable[[nn.Module], AbstractContextManager[Any]]
 class TextEncoders:
     """transformers' `CLIPTextModel`, `CLIPTextModelWithProjection` and `T5EncoderModel`, any of which may be missing.
 
-    `context_width` and `pooled_width` are the transformer's. The cache belongs to these modules as they are: see
-    `ConditioningCache`.
+    `context_width` and `pooled_width` are the transformer's. The cache belongs to these modules.
     """
 
     def __init__(
@@ -45,24 +44,30 @@ class TextEncoders:
         self.cache = ConditioningCache()
 
     def encode(
-        self, prompts: Sequence[str | None], clip_skip: int = 0, *, place: Place = nullcontext
+        self,
+        prompts: Sequence[str | None],
+        clip_skip: int = 0,
+        *,
+        place: Place = nullcontext,
+        variant: Hashable = None,
     ) -> list[Conditioning]:
         """The conditioning of each prompt; None is an empty one.
 
         `place(module)` is entered around each encoder's work on all prompts, so that the host can hold one encoder on
-        the GPU at a time; it is not called where every prompt's conditioning is cached. `clip_skip` is for the CLIPs,
-        not for T5. Raises RequestError for a clip skip that a CLIP has too few layers for (before anything is placed),
-        for encoders that do not fit the transformer, and for one whose output is not finite.
+        the GPU at a time; it is not called where every prompt's conditioning is cached. A `place` that also changes the
+        encoders' weights says so by a `variant`. `clip_skip` is for the CLIPs, not for T5. Raises RequestError for a
+        clip skip that a CLIP has too few layers for (before anything is placed), for encoders that do not fit the
+        transformer, and for one whose output is not finite.
         """
         clips = [clip for clip in (self.clip_l, self.clip_g) if clip is not None]
         if clips:
             check_clip_skip(min(clips, key=max_clip_skip), clip_skip)
         texts = [prompt or "" for prompt in prompts]
-        known = {text: self.cache.get(text, clip_skip) for text in texts}
+        known = {text: self.cache.get(text, clip_skip, variant) for text in texts}
         missing = [text for text, conditioning in known.items() if conditioning is None]
         if missing:
             for text, conditioning in zip(missing, self._encode(missing, clip_skip, place), strict=True):
-                self.cache.put(text, clip_skip, conditioning)
+                self.cache.put(text, clip_skip, conditioning, variant)
                 known[text] = conditioning
         return [known[text] for text in texts]
 

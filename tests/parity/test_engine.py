@@ -219,7 +219,7 @@ def test_a_picture_that_does_not_fit_is_decoded_in_tiles(checkpoint: Path, monke
         return forward(z, *arguments)
 
     monkeypatch.setattr(decoder, "forward", narrow)
-    monkeypatch.setattr("sd3_local.pipelines.decode.TILE", 32)
+    monkeypatch.setattr("sd3_local.pipelines.pixels.TILE", 32)
     tiled = model.decode(whole.latent[None], Unwatched())
     assert seen[0] == (64, 64)
     assert set(seen[1:]) <= {(32, 32), (32, 16), (16, 32), (16, 16)}

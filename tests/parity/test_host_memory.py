@@ -82,7 +82,7 @@ def test_comfyui_counts_the_module_and_evicts_it(memory, monkeypatch: pytest.Mon
     # "meta" stands for a GPU: a device without data, of whose memory only the size has to be told.
     monkeypatch.setattr(mm, "get_free_memory", free)
     resident = memory._ComfyResident(tied(), torch.device("meta"), torch.device("cpu"))
-    mm.load_models_gpu([resident._patcher], force_full_load=True)
+    mm.load_models_gpu([resident.patcher], force_full_load=True)
     assert resident.module.device.type == "meta"
     assert [loaded.model_loaded_memory() for loaded in mm.current_loaded_models] == [112]
     mm.free_memory(2**40, torch.device("meta"))

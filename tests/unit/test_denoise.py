@@ -18,7 +18,7 @@ class Affine(torch.nn.Module):
         super().__init__()
         self.batches: list[int] = []
 
-    def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep, return_dict):
+    def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep, **options):
         self.batches.append(len(hidden_states))
         level = timestep / 1000 + encoder_hidden_states.mean((1, 2)) + 10 * pooled_projections.mean(1)
         return (level.view(-1, 1, 1, 1).expand_as(hidden_states),)

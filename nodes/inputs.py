@@ -1,0 +1,52 @@
+"""SD3LocalInputs: the picture to start from, and where it may change."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipelines.materials import Materials
+from ..pipelines.request import ImageInference
+from . import sockets
+from .widgets import set_fields, widget
+
+
+class SD3LocalInputs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SD3LocalInputs",
+            display_name="SD3 Inputs",
+            category=sockets.CATEGORY,
+            description="A seed image for img2img, with a mask for inpainting.",
+            inputs=[
+                io.Image.Input(
+                    "seedImage",
+                    display_name="seed image",
+                    tooltip="Picture to start from. It is scaled to cover width x height, and what is over is cut off "
+                    "on both sides; with SD3 Outpaint it keeps its size. Transparency becomes white. A batch gives "
+                    "each result its own.",
+                ),
+                io.Mask.Input(
+                    "maskImage",
+                    display_name="mask image",
+                    tooltip="Where to change the seed image: white changes, black stays exactly as it is, grey changes "
+                    "in part. It must have the seed image's proportions. Nothing: all of it may change.",
+                    optional=True,
+                ),
+                widget(ImageInference, "strength"),
+                widget(ImageInference, "maskMargin"),
+            ],
+            outputs=[sockets.Inputs.Output(display_name="inputs")],
+        )
+
+    @classmethod
+    def execute(cls, seedImage, strength, maskMargin, maskImage=None) -> io.NodeOutput:
+        given = {"seedImage": seedImage}
+        if maskImage is not None:
+            given["maskImage"] = maskImage[..., None]
+        pictures = sockets.named(*given.values())
+        fields = {
+            "inputs": dict(zip(given, pictures, strict=True)),
+            **set_fields(ImageInference, {"strength": strength, "maskMargin": maskMargin}),
+        }
+        return io.NodeOutput(sockets.Spec(fields, Materials(pictures=pictures)))
