@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .clock import load
+from .store import store
 
 # diffusers' name -> the published name, inside a transformer block; queries, keys and values are one matrix there.
 _BLOCK = {
@@ -120,20 +121,9 @@ def export(work: Path, target: Path) -> int:
 
     Raises ValueError where a weight does not fit in half precision.
     """
-    from safetensors.torch import save_file
-
     parts = {
         "model.diffusion_model.": transformer_keys(load(work / "transformer.pt")),
         "first_stage_model.": vae_keys(load(work / "vae.pt")),
         "text_encoders.": text_keys(load(work / "text.pt")),
     }
-    state = {prefix + key: tensor.half().contiguous() for prefix, part in parts.items() for key, tensor in part.items()}
-    bad = [key for key, tensor in state.items() if not tensor.isfinite().all()]
-    if bad:
-        raise ValueError(f"not finite in half precision: {bad}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(target)
-    return target.stat().st_size
+    return store({prefix + key: tensor for prefix, part in parts.items() for key, tensor in part.items()}, target)

@@ -111,9 +111,10 @@ def grids(height: int, width: int, window: tuple[int, int, int, int] | None = No
     return x[None, :], y[:, None]
 
 
-def _local(
-    scene: Scene, height: int, width: int, window: tuple[int, int, int, int] | None
+def local(
+    scene: Scene, height: int, width: int, window: tuple[int, int, int, int] | None = None
 ) -> tuple[Tensor, Tensor, float]:
+    """u and v [h, w] of the pixel centres in radii from the subject's centre, and its radius in pixels."""
     x, y = grids(height, width, window)
     pixels = scene.radius * min(height, width) / 2
     u, v = (x - scene.x * width / 2) / pixels, (y - scene.y * height / 2) / pixels
@@ -121,21 +122,22 @@ def _local(
     return u, v, pixels
 
 
-def _cover(signed: Tensor, pixels: float) -> Tensor:
+def cover(signed: Tensor, pixels: float) -> Tensor:
+    """How much of each pixel lies inside, from 0 to 1, by its signed distance in radii of `pixels`."""
     return (0.5 - signed * pixels).clamp(0, 1)
 
 
 def draw_mask(scene: Scene, height: int = 128, width: int = 128) -> Tensor:
     """The subject's filled silhouette, [height, width] in [0, 1]; a face counts as a full disc."""
-    u, v, pixels = _local(scene, height, width, None)
-    return _cover(distance(scene.subject, u, v), pixels)
+    u, v, pixels = local(scene, height, width)
+    return cover(distance(scene.subject, u, v), pixels)
 
 
 def draw_scene(
     scene: Scene, height: int = 128, width: int = 128, window: tuple[int, int, int, int] | None = None
 ) -> Tensor:
     """One picture [3, height, width] in [0, 1], or the `window` (top, left, height, width) of it."""
-    u, v, pixels = _local(scene, height, width, window)
+    u, v, pixels = local(scene, height, width, window)
     _, y = grids(height, width, window)
     paint = {name: torch.tensor(rgb, dtype=torch.float32)[:, None, None] / 255 for name, rgb in PALETTE.items()}
     down = y / height + 0.5
@@ -145,7 +147,7 @@ def draw_scene(
     if scene.subject == "face":
         layers += face_features(u, v)
     for colour, signed in layers:
-        picture = torch.lerp(picture, paint[colour].expand_as(picture), _cover(signed, pixels).expand_as(picture))
+        picture = torch.lerp(picture, paint[colour].expand_as(picture), cover(signed, pixels).expand_as(picture))
     return picture
 
 
