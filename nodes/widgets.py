@@ -28,7 +28,9 @@ def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     `multiline`.
     """
     field = spec(cls, name)
-    given = {"display_name": friendly(name), "tooltip": _tooltip(field), **options}
+    # A widget with a lowest value of its own always has a value.
+    can_be_unset = field.default is None and "min" not in options
+    given = {"display_name": friendly(name), "tooltip": _tooltip(field, can_be_unset), **options}
     if field.choices:
         return io.Combo.Input(name, options=list(field.choices), **{"default": field.default, **given})
     if field.type == "string":
@@ -66,10 +68,10 @@ def _lowest(field: FieldSpec) -> float | None:
     return UNSET_NUMBER if field.default is None else field.min
 
 
-def _tooltip(field: FieldSpec) -> str:
+def _tooltip(field: FieldSpec, can_be_unset: bool) -> str:
     sentences = [field.description]
     if field.unit in MEASURES:
         sentences.append(f"In {MEASURES[field.unit]}.")
-    if field.default is None and field.type in ("integer", "number"):
+    if can_be_unset and field.type in ("integer", "number"):
         sentences.append("-1: not set.")
     return " ".join(sentences)

@@ -45,3 +45,21 @@ def text_to_image(**inputs: Any) -> Prompt:
     graph["5"] = {"class_type": "SaveLatent", "inputs": {"samples": ["3", 1], "filename_prefix": "test"}}
     graph["6"] = {"class_type": "PreviewAny", "inputs": {"source": ["3", 3]}}
     return graph
+
+
+def with_seed_image(graph: Prompt, picture: str, **inputs: Any) -> Prompt:
+    """The graph with ComfyUI's Load Image (node 10) as seed image of SD3LocalInputs (node 11).
+
+    `picture` lies in ComfyUI's input folder; where it has transparency, that is the mask. `inputs` are SD3LocalInputs'
+    own.
+    """
+    masked = inputs.pop("masked", True)
+    graph["10"] = {"class_type": "LoadImage", "inputs": {"image": picture}}
+    graph["11"] = {
+        "class_type": "SD3LocalInputs",
+        "inputs": {"seedImage": ["10", 0], "strength": 0.8, "maskMargin": -1, **inputs},
+    }
+    if masked:
+        graph["11"]["inputs"]["maskImage"] = ["10", 1]
+    graph["3"]["inputs"]["inputs"] = ["11", 0]
+    return graph

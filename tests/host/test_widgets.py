@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sd3_local.pipelines.fields import spec
-from sd3_local.pipelines.request import ImageInference
+from sd3_local.pipelines.request import ImageInference, Outpaint
 
 from tests.comfy_host import ComfyHost
 
@@ -14,19 +14,31 @@ IDS = {
     "SD3LocalPrompt": ["positivePrompt", "negativePrompt", "clipSkip"],
     "SD3LocalSampler": [
         *("model", "prompt", "width", "height", "seed", "steps", "scheduler", "CFGScale", "numberResults"),
+        *("inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
     ],
+    "SD3LocalInputs": ["seedImage", "strength", "maskMargin", "maskImage"],
+    "SD3LocalOutpaint": ["top", "right", "bottom", "left"],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
     "SD3LocalPrompt": ["SD3_PROMPT"],
     "SD3LocalSampler": ["IMAGE", "LATENT", "SD3_RESULT", "STRING"],
+    "SD3LocalInputs": ["SD3_INPUTS"],
+    "SD3LocalOutpaint": ["SD3_OUTPAINT"],
 }
-FIELDS = [
-    (node, name)
-    for node in ("SD3LocalPrompt", "SD3LocalSampler")
-    for name in IDS[node]
-    if name not in ("model", "prompt")
-]
+# The object of the request that a node's widgets are fields of.
+OBJECTS = {
+    "SD3LocalPrompt": ImageInference,
+    "SD3LocalSampler": ImageInference,
+    "SD3LocalInputs": ImageInference,
+    "SD3LocalOutpaint": Outpaint,
+}
+# What a node takes from other nodes, or picks from folders.
+SOCKETS = {
+    *("model", "prompt", "inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
+    *("seedImage", "maskImage"),
+}
+FIELDS = [(node, name) for node in OBJECTS for name in IDS[node] if name not in SOCKETS]
 
 
 def inputs(host: ComfyHost, node: str) -> dict[str, list]:
@@ -43,19 +55,20 @@ def test_inputs_and_outputs_keep_their_ids_and_order(host: ComfyHost, node: str)
 @pytest.mark.parametrize(("node", "name"), FIELDS)
 def test_a_widget_says_what_its_field_says(host: ComfyHost, node: str, name: str) -> None:
     kind, options = inputs(host, node)[name]
-    field = spec(ImageInference, name)
+    field = spec(OBJECTS[node], name)
     assert field.description in options["tooltip"]
     assert options["display_name"]
     if field.choices:
         assert (kind, tuple(options["options"])) == ("COMBO", field.choices)
         assert options["default"] in field.choices
     elif field.type in ("integer", "number"):
-        unset = field.default is None
+        # Sides of a picture have no value "not set" in a widget: 0 says as much.
+        unset = field.default is None and node != "SD3LocalOutpaint"
         assert options["min"] == (-1 if unset else field.min)
         assert options["max"] <= field.max
         assert options["step"] == (field.step or 1)
         assert ("-1: not set" in options["tooltip"]) == unset
-        assert unset or options["default"] == field.default
+        assert unset or options["default"] == (field.default or 0)
     else:
         assert (kind, options["default"], options["multiline"]) == ("STRING", "", True)
 
