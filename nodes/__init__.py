@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .face_fix import SD3LocalFaceFix
 from .inputs import SD3LocalInputs
 from .model import SD3LocalModel
 from .outpaint import SD3LocalOutpaint
 from .prompt import SD3LocalPrompt
+from .safety import SD3LocalSafety
 from .sampler import SD3LocalSampler
 
 
@@ -15,4 +17,12 @@ class SD3LocalExtension(ComfyExtension):
     """What ComfyUI takes from the pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SD3LocalModel, SD3LocalPrompt, SD3LocalInputs, SD3LocalOutpaint, SD3LocalSampler]
+        return [
+            SD3LocalModel,
+            SD3LocalPrompt,
+            SD3LocalInputs,
+            SD3LocalOutpaint,
+            SD3LocalFaceFix,
+            SD3LocalSafety,
+            SD3LocalSampler,
+        ]
