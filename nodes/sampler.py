@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..pipelines.materials import Materials
 from ..pipelines.request import DEFAULT_GUIDANCE_SCALE, ImageInference
@@ -92,4 +92,5 @@ class SD3LocalSampler(io.ComfyNode):
         result = generate(request, model, ComfyMonitor(model), Materials.merged(spec.materials for spec in specs))
         images = torch.stack([picture.pixels for picture in result.pictures])
         latent = torch.stack([picture.latent for picture in result.pictures])
-        return io.NodeOutput(images, {"samples": latent}, result, str(result.report))
+        shown = ui.PreviewImage(torch.stack(result.previews), cls=cls) if result.previews else None
+        return io.NodeOutput(images, {"samples": latent}, result, str(result.report), ui=shown)

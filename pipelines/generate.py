@@ -49,6 +49,8 @@ class Result:
     request: ImageInference
     pictures: tuple[Picture, ...]
     report: Report
+    previews: tuple[torch.Tensor, ...] = ()
+    """Results in which faces were looked for, [height, width, 3], as they were before, with the boxes found."""
 
 
 def check(request: ImageInference, model: Model, materials: Materials) -> Scheduler:
@@ -131,7 +133,7 @@ def generate(request: ImageInference, model: Model, monitor: Monitor, materials:
         seconds=run.seconds,
         accounts=tuple(run.accounts()),
     )
-    return Result(request, pictures, report)
+    return Result(request, pictures, report, run.previews)
 
 
 def _is_guided(request: ImageInference) -> bool:
@@ -188,6 +190,10 @@ class _Run:
             if part is not None:
                 given += part.accounts()
         return given
+
+    @property
+    def previews(self) -> tuple[torch.Tensor, ...]:
+        return () if self._faces is None else tuple(self._faces.previews)
 
     @property
     def _steps(self) -> int:
