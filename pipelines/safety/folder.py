@@ -102,7 +102,7 @@ def _labels(path: Path) -> dict[int, str]:
         told = "is a folder without config.json, so no image classifier; download it again."
         raise faults.invalid(path, told, PARAMETER) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        told = "has a config.json that names no labels (id2label), so it is no image classifier; choose another."
+        told = "has a config.json without labels (id2label) that say which pictures are unsafe; choose another."
         raise faults.unsupported(path, told, PARAMETER) from None
     if sorted(labels) != list(range(len(labels))):
         raise faults.unsupported(path, "numbers its labels in no order that can be read.", PARAMETER)
