@@ -60,8 +60,12 @@ class YoloDetector:
             page = (picture[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
             fit = augment.LetterBox((self._side, self._side), auto=True, stride=_stride(self._network))
             seen = torch.from_numpy(fit(image=page)).movedim(-1, 0)[None].to(device).float() / 255
+            boxes = network(seen)
+            while isinstance(boxes, (list, tuple)):
+                # Beside the boxes lie outlines, and what a training would want.
+                boxes = boxes[0]
             boxes = nms.non_max_suppression(
-                network(seen),
+                boxes,
                 UNSURE,
                 OVERLAP,
                 classes=self._classes,
@@ -84,15 +88,17 @@ def open_detector(path: Path, device: torch.device | None = None, name: str | No
     (tasks,) = load_library("ultralytics.nn.tasks")
     content = read_checkpoint(path)
     network = content.get("ema") or content.get("model")
-    names = _names(network) if isinstance(network, tasks.DetectionModel) else {}
+    # Others that are derived from these put their boxes in other ways.
+    known = (tasks.DetectionModel, tasks.SegmentationModel, tasks.PoseModel)
+    names = _names(network) if type(network) in known else {}
     if not names:
         told = "is a file of another kind than an ultralytics detector (YOLOv8 or later); choose a detector of faces."
         raise faults.unsupported(path, told, PARAMETER)
     network.names = names
     classes = [index for index, name in names.items() if len(names) == 1 or _is_face(name)]
     if not classes:
-        known = ", ".join(list(names.values())[:5])
-        told = f"finds {len(names)} kinds of things ({known[:100]}...), but no faces; choose another detector."
+        shown = ", ".join(list(names.values())[:5])
+        told = f"finds {len(names)} kinds of things ({shown[:100]}...), but no faces; choose another detector."
         raise faults.unsupported(path, told, PARAMETER)
     try:
         network = network.float().requires_grad_(False).eval()

@@ -117,9 +117,11 @@ def test_without_a_detector_nothing_is_sampled(model: Model) -> None:
     assert [fault.code for fault in caught.value.faults] == ["missingDetector"]
 
 
-@pytest.mark.parametrize("size", [(64, 96), (200, 120), (333, 500)])
-def test_it_finds_what_ultralytics_finds(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = save_detector(tmp_path / "face.pt", side=160)
+@pytest.mark.parametrize(
+    ("size", "kind"), [((64, 96), ""), ((200, 120), ""), ((333, 500), ""), ((90, 70), "-seg"), ((90, 70), "-pose")]
+)
+def test_it_finds_what_ultralytics_finds(tmp_path: Path, size: tuple[int, int], kind: str) -> None:
+    path = save_detector(tmp_path / "face.pt", side=160, kind=kind)
     picture = torch.rand(*size, 3, generator=torch.Generator().manual_seed(2))
     ours = open_detector(path).find(picture)
     from ultralytics import YOLO

@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -200,6 +202,8 @@ def test_networks_of_other_kinds_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     torch.save({"model": ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False)}, path)
     assert "another kind" in refusal(path)
+    save_detector(path, kind="-obb")
+    assert "another kind" in refusal(path)
     save_detector(path, names={0: "person", 1: "car"})
     assert "no faces" in refusal(path)
     save_detector(path, names={0: "person", 1: "human face", 2: "car"})
@@ -212,6 +216,44 @@ def test_networks_of_other_kinds_are_refused(tmp_path: Path) -> None:
     del network.model[0].conv
     torch.save({"model": network}, path)
     assert "does not run" in refusal(path)
+
+
+def test_torch_before_its_safe_loading_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.serialization, "get_unsafe_globals_in_checkpoint")
+    assert "PyTorch 2.6" in refusal(tiny)
+
+
+def test_on_another_device_works_a_copy(tiny: Path) -> None:
+    picture = torch.rand(90, 140, 3, generator=torch.Generator().manual_seed(3))
+    elsewhere = open_detector(tiny, torch.device("cpu", 0))
+    network = elsewhere._network
+    assert elsewhere.find(picture) == open_detector(tiny).find(picture)
+    assert elsewhere._network is network
+    assert not any(tensor.is_inference() for tensor in network.state_dict().values())
+
+
+def test_a_library_that_others_imported_carelessly_changes_nothing(tmp_path: Path) -> None:
+    path, touched = tmp_path / "virus.pt", tmp_path / "touched"
+    torch.save({"model": Touches(touched)}, path)
+    code = f"""if True:
+        from ultralytics.nn import tasks
+        assert not tasks.SAFE_LOAD
+        from tools.pack import import_pack
+        import_pack()
+        from pathlib import Path
+        from sd3_local.pipelines.errors import RequestError
+        from sd3_local.pipelines.faces import open_detector
+        try:
+            open_detector(Path({str(path)!r}))
+        except RequestError as error:
+            print(error.faults[0].code)
+    """
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("YOLO_", "ULTRALYTICS_"))}
+    clean |= {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(tmp_path), "YOLO_VERBOSE": "false"}
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout == "unsupportedDetector\n"
+    assert not touched.exists()
 
 
 def test_without_the_package_the_command_that_installs_it_is_told(tmp_path: Path, monkeypatch) -> None:
