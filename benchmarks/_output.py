@@ -69,11 +69,11 @@ def told(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def finish(name: str, facts: Mapping[str, Any], rows: Sequence[Row], file: Path | None) -> None:
-    """Says where the numbers come from, and writes it all to `file` where one is named."""
+def finish(name: str, facts: Mapping[str, Any], rows: Sequence[Row], file: Path | None, **parts: Any) -> None:
+    """Says where the numbers come from, and writes it all to `file` where one is named, `parts` under their names."""
     print("\n" + ", ".join(f"{key} {value}" for key, value in facts.items()))
     if file is not None:
-        file.write_text(json.dumps({"benchmark": name, "setting": facts, "rows": rows}, indent=1) + "\n")
+        file.write_text(json.dumps({"benchmark": name, "setting": facts, "rows": rows, **parts}, indent=1) + "\n")
 
 
 def _commit() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import loading
 from tests.checkpoints import CheckpointSpec, TransformerSpec, VAESpec, write_checkpoint
@@ -17,6 +18,14 @@ from tests.comfy_host import ROOT
 # They start whole programs, which takes its time on a machine that others use too.
 pytestmark = pytest.mark.timeout(1800)
 
+CACHES = [
+    "Euler, fewer steps",
+    "DPM++ 2M, fewer steps",
+    "cache-dit",
+    "cache-dit, TaylorSeer",
+    "First Block Cache",
+    "ComfyUI, LazyCache",
+]
 ENGINES = ["SD3 Local", "diffusers", "ComfyUI"]
 
 
@@ -61,7 +70,35 @@ def test_loading_weighs_the_way_to_the_same_first_step(tmp_path: Path) -> None:
     assert (latents[0] - latents[1]).norm() / latents[1].norm() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["engine", "loading"])
+def test_caching_compares_all_peers_with_the_full_run(tmp_path: Path) -> None:
+    file, plot = tmp_path / "caching.json", tmp_path / "caching.png"
+    options = ["--quick", "--threads", "1", "--json", str(file), "--plot", str(plot)]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.caching", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    written = json.loads(file.read_text())
+    rows = {(row["method"], row["setting"]): row for row in written["rows"]}
+    assert {name for name, _ in rows} == {*CACHES, "full run", "ComfyUI, full run"}
+    full, comfyui = rows["full run", "all steps"], rows["ComfyUI, full run", "all steps"]
+    assert full["flops_speedup"] == comfyui["flops_speedup"] == 1
+    assert full["time_speedup"] == 1
+    # The same weights, noise and sigmas in ComfyUI's own code: LazyCache is measured on the same pictures.
+    assert comfyui["psnr"]["worst_decile"] > 60
+    assert rows["Euler, fewer steps", "3 steps"]["flops_speedup"] == pytest.approx(2, rel=1e-6)
+    for row in written["rows"]:
+        assert row["pictures"] == 2
+        assert row["flops_speedup"] >= 1
+        assert row["psnr"]["worst_decile"] <= row["psnr"]["median"] <= 100
+        assert (row["flops_speedup"] == 1) == (row["psnr"]["median"] > 60), row
+        assert f"| {row['method']} | {row['setting']} |" in run.stdout
+    assert {row["method"] for row in written["summary"]} == set(CACHES)
+    assert all(row.keys() == {"method", "2x", "3x"} for row in written["summary"])
+    with Image.open(plot) as drawn:
+        assert drawn.format == "PNG"
+
+
+@pytest.mark.parametrize("name", ["caching", "engine", "loading"])
 def test_help_says_what_is_measured(name: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--help"], cwd=ROOT, capture_output=True, text=True
