@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sd3_local.pipelines.fields import spec
-from sd3_local.pipelines.request import ImageInference, Outpaint
+from sd3_local.pipelines.request import ImageInference, Outpaint, Safety, Ultralytics
 
 from tests.comfy_host import ComfyHost
 
@@ -18,6 +18,11 @@ IDS = {
     ],
     "SD3LocalInputs": ["seedImage", "strength", "maskMargin", "maskImage"],
     "SD3LocalOutpaint": ["top", "right", "bottom", "left"],
+    "SD3LocalFaceFix": [
+        *("positivePrompt", "negativePrompt", "steps", "CFGScale", "strength", "confidence", "maskPadding", "maskBlur"),
+        "detector",
+    ],
+    "SD3LocalSafety": ["checkContent", "mode", "classifier"],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
@@ -25,6 +30,8 @@ OUTPUTS = {
     "SD3LocalSampler": ["IMAGE", "LATENT", "SD3_RESULT", "STRING"],
     "SD3LocalInputs": ["SD3_INPUTS"],
     "SD3LocalOutpaint": ["SD3_OUTPAINT"],
+    "SD3LocalFaceFix": ["SD3_ULTRALYTICS"],
+    "SD3LocalSafety": ["SD3_SAFETY"],
 }
 # The object of the request that a node's widgets are fields of.
 OBJECTS = {
@@ -32,11 +39,13 @@ OBJECTS = {
     "SD3LocalSampler": ImageInference,
     "SD3LocalInputs": ImageInference,
     "SD3LocalOutpaint": Outpaint,
+    "SD3LocalFaceFix": Ultralytics,
+    "SD3LocalSafety": Safety,
 }
 # What a node takes from other nodes, or picks from folders.
 SOCKETS = {
     *("model", "prompt", "inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
-    *("seedImage", "maskImage"),
+    *("seedImage", "maskImage", "detector", "classifier"),
 }
 FIELDS = [(node, name) for node in OBJECTS for name in IDS[node] if name not in SOCKETS]
 
@@ -69,6 +78,8 @@ def test_a_widget_says_what_its_field_says(host: ComfyHost, node: str, name: str
         assert options["step"] == (field.step or 1)
         assert ("-1: not set" in options["tooltip"]) == unset
         assert unset or options["default"] == (field.default or 0)
+    elif field.type == "boolean":
+        assert (kind, options["default"]) == ("BOOLEAN", field.default)
     else:
         assert (kind, options["default"], options["multiline"]) == ("STRING", "", True)
 
