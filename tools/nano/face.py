@@ -223,7 +223,7 @@ def measure(file: Path, work: Path, count: int) -> dict[str, float]:
             for box, sure in zip(found.xyxy.numpy(), found.conf.tolist(), strict=True):
                 if sure > 0.25:
                     ImageDraw.Draw(drawn).rectangle(tuple(box * scale), outline="magenta", width=2)
-                    ImageDraw.Draw(drawn).text(tuple(box[:2] * scale), f"{sure:.2f}", fill="magenta")
+                    ImageDraw.Draw(drawn).text(tuple(box[:2] * scale[:2]), f"{sure:.2f}", fill="magenta")
             shown.append(drawn)
     hits, sure = torch.cat(right), torch.cat(confidence)
     classes = np.zeros(len(hits))
