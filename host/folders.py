@@ -14,11 +14,17 @@ from ..pipelines.text import TokenizerFiles
 NANO = "sd3-nano"
 """The model that comes with the pack."""
 
+NANO_EDGES = "nano-edges"
+"""The ControlNet that comes with the pack, for sd3-nano."""
+
 FROM_MODEL = "from model"
 """The choice that leaves a VAE or a text encoder to the model's own file."""
 
 _PACK = Path(__file__).resolve().parent.parent
+_NANO = _PACK / "assets" / "nano"
 _MODEL_FOLDERS = ("checkpoints", "diffusion_models", "diffusers")
+# The pack's own files, by the folder of ComfyUI that they are offered with.
+_ADD_ONS = {"controlnet": {NANO_EDGES: _NANO / "nano-edges.safetensors"}}
 
 
 def models() -> list[str]:
@@ -45,6 +51,16 @@ def file_path(name: str, folder: str, parameter: str) -> Path | None:
     return _pick(name, _paths(folder), parameter, folder)
 
 
+def add_ons(folder: str) -> list[str]:
+    """The files of one of ComfyUI's model folders, then the pack's own that go with them."""
+    return list(_add_on_paths(folder))
+
+
+def add_on_path(name: object, folder: str, parameter: str) -> Path:
+    """The file of an offered add-on. Raises RequestError for any other name."""
+    return _pick(name, _add_on_paths(folder), parameter, folder)
+
+
 def tokenizers() -> TokenizerFiles:
     """The tokenizers that ComfyUI ships: folders with vocabularies, and no weights."""
     import comfy.sd1_clip
@@ -57,12 +73,16 @@ def tokenizers() -> TokenizerFiles:
 
 
 def _model_paths() -> dict[str, Path]:
-    paths = {NANO: _PACK / "assets" / "nano" / "sd3-nano.safetensors"}
+    paths = {NANO: _NANO / "sd3-nano.safetensors"}
     for folder in _MODEL_FOLDERS:
         for name, path in _paths(folder).items():
             # Two folders may hold the same name; the second is told apart the way ComfyUI annotates images.
             paths[name if name not in paths else f"{name} [{folder}]"] = path
     return paths
+
+
+def _add_on_paths(folder: str) -> dict[str, Path]:
+    return {**_paths(folder), **_ADD_ONS[folder]}
 
 
 def _paths(folder: str) -> dict[str, Path]:
