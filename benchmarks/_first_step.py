@@ -36,7 +36,7 @@ class Contender(Protocol):
         """Imports what runs already when a user asks for a picture."""
 
     def import_own(self) -> None:
-        """Imports what comes on top."""
+        """Imports what comes on top before anything is loaded."""
 
     def load(self) -> None: ...
 
@@ -57,7 +57,6 @@ class Ours:
     def import_own(self) -> None:
         import sd3_local.host.memory
         import sd3_local.pipelines.generate  # noqa: F401
-        from diffusers import SD3Transformer2DModel  # noqa: F401
 
     def load(self) -> None:
         from sd3_local.host import folders

@@ -35,8 +35,9 @@ CHUNK = 2**24
 
 NOTE = """
 s to first step: imports, load and first step, as in a process where the host (torch; for all but diffusers ComfyUI
-too, and with it transformers) runs already. Private memory: without pages of the mapped file, which the system can drop
-and read again."""
+too, and with it transformers) runs already. The pack imports diffusers only when it loads, while it reads the weights:
+that import is in its s load. Private memory: without pages of the mapped file, which the system can drop and read
+again."""
 
 
 def main() -> None:

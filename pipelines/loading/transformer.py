@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .fill import check_complete, fill
+from .fill import Role, assign, check_complete, in_background, values
+from .layout import Target
 from .plan import component_targets
 from .source import Source
-from .transformer_keys import CHANNELS, HEAD, PATCH
+from .transformer_keys import CHANNELS, HEAD, PATCH, TransformerShape
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
@@ -21,12 +22,26 @@ def load_transformer(source: Source, *, storage: torch.dtype | None, compute: to
     Where the two are one type, and the file's, the weights are views of the mapped file.
     Raises RequestError where the file has changed, or has weights that are no numbers.
     """
+    shape, targets = source.shape, component_targets(source)
+    # diffusers takes a second or two to import, most of it in one thread: time enough to read and cast many weights.
+    with in_background(values(source, targets, _role, storage, compute)) as ready:
+        module = _without_memory(shape)
+        assign(module, targets, ready(), compute)
+    check_complete(module)
+    return module
+
+
+def _role(target: Target) -> Role:
+    """Known from the shape alone: the module's only matrices are the weights of its Linear layers."""
+    return Role.LINEAR if len(target.shape) == 2 else Role.OTHER
+
+
+def _without_memory(shape: TransformerShape) -> SD3Transformer2DModel:
     from diffusers import SD3Transformer2DModel
 
-    shape = source.shape
     # The meta device also spares the position table, which would be computed for seconds and then replaced.
     with torch.device("meta"):
-        module = SD3Transformer2DModel(
+        return SD3Transformer2DModel(
             patch_size=PATCH,
             in_channels=CHANNELS,
             out_channels=CHANNELS,
@@ -40,6 +55,3 @@ def load_transformer(source: Source, *, storage: torch.dtype | None, compute: to
             dual_attention_layers=shape.dual,
             qk_norm="rms_norm" if shape.rms_norm else None,
         )
-    fill(module, source, component_targets(source), storage, compute)
-    check_complete(module)
-    return module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from sd3_local.pipelines.loading import (
     load_t5,
     load_transformer,
 )
-from sd3_local.pipelines.loading.fill import check_complete
+from sd3_local.pipelines.loading.fill import check_complete, fill
+from sd3_local.pipelines.loading.plan import component_targets
 
 from tests.checkpoints import (
     TINY,
@@ -114,6 +116,30 @@ def test_stored_in_half_computed_in_single(tiny: ModelPlan, storage: torch.dtype
         assert torch.equal(run(kept), run(load(source, **FULL)))
 
 
+@pytest.mark.parametrize("storage", [None, torch.float16, torch.float32, torch.float8_e4m3fn])
+@pytest.mark.parametrize("form", ["plain", "scaled_fp8"])
+def test_values_made_before_there_is_a_module_are_those_made_for_it(
+    tmp_path: Path, form: str, storage: torch.dtype | None
+) -> None:
+    content = state_dict(MODEL, torch.float16)
+    source = transformer_of(
+        tmp_path / "model.safetensors", content if form == "plain" else scaled_fp8(content, form, torch.float8_e4m3fn)
+    )
+    before = set(threading.enumerate())
+    ahead = load_transformer(source, storage=storage, compute=torch.float32)
+    assert set(threading.enumerate()) == before
+    with torch.device("meta"):
+        filled = type(ahead).from_config(ahead.config)
+    fill(filled, source, component_targets(source), storage, torch.float32)
+    layers = dict(filled.named_modules())
+    for name, layer in ahead.named_modules():
+        assert type(layer) is type(layers[name]) and getattr(layer, "scale", 1) == getattr(layers[name], "scale", 1)
+    expected = filled.state_dict()
+    for name, tensor in ahead.state_dict().items():
+        assert tensor.dtype == expected[name].dtype
+        assert torch.equal(tensor.float(), expected[name].float())
+
+
 def test_stored_as_computed_is_plain_linear(tiny: ModelPlan) -> None:
     for load, source in with_storage(tiny):
         module = load(source, **FULL)
@@ -202,8 +228,10 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, kind: str, valu
         damaged = {each: tensor.clone() if each == name else tensor for each, tensor in content.items()}
         damaged[name].view(-1)[where] = value
         plan = inspect_model(ModelFiles(write_tensors(tmp_path / "broken.safetensors", damaged)))
+        before = set(threading.enumerate())
         with pytest.raises(RequestError, match=r'"broken\.safetensors" has NaN or infinite weights') as caught:
             LOADERS[kind](getattr(plan, kind), torch.float32)
+        assert set(threading.enumerate()) == before
         assert caught.value.faults[0].code == "invalidModel" and caught.value.faults[0].parameter == "model"
 
 
