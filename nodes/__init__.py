@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .controlnet import SD3LocalControlNet
 from .face_fix import SD3LocalFaceFix
 from .inputs import SD3LocalInputs
 from .model import SD3LocalModel
@@ -22,6 +23,7 @@ class SD3LocalExtension(ComfyExtension):
             SD3LocalPrompt,
             SD3LocalInputs,
             SD3LocalOutpaint,
+            SD3LocalControlNet,
             SD3LocalFaceFix,
             SD3LocalSafety,
             SD3LocalSampler,
