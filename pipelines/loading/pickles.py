@@ -26,6 +26,9 @@ def is_pickle(start: bytes) -> bool:
 def read_pickle(path: Path, parameter: str) -> dict[str, torch.Tensor]:
     """The tensors of a torch file by name, memory-mapped.
 
+    Those in a named part of it, a dict in the dict, have its name and a dot before their own, as the safetensors form
+    of such files has them.
+
     Only `weights_only` loading is used, which refuses every object but tensors and plain containers before it is
     made.
     Raises RequestError where the file holds anything else, is damaged, or is of torch's format before 1.6, which
@@ -50,8 +53,10 @@ def read_pickle(path: Path, parameter: str) -> dict[str, torch.Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict):
         raise faults.unsupported(path, f"is a pickle without named tensors; {_CONVERT}", parameter)
+    parts = {f"{name}.": part for name, part in content.items() if isinstance(name, str) and isinstance(part, dict)}
     return {
-        name: value.detach()
-        for name, value in content.items()
+        prefix + name: value.detach()
+        for prefix, part in {"": content, **parts}.items()
+        for name, value in part.items()
         if isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
     }
