@@ -34,11 +34,20 @@ class Tally:
 class Control(Feature):
     """A net's residuals for one result, within the window of `entry`.
 
-    `hint` is [1, channels, h, w]; `blocks` are the transformer's; `beside` says whether other nets act too.
+    `hint` is [1, channels, h, w]; `blocks` are the transformer's; `beside` says whether other nets act too, and
+    `brings` whether this one brings its module to the device: of several that share one, the first does.
     """
 
     def __init__(
-        self, entry: ControlNet, file: ControlNetFile, hint: torch.Tensor, blocks: int, tally: Tally, *, beside: bool
+        self,
+        entry: ControlNet,
+        file: ControlNetFile,
+        hint: torch.Tensor,
+        blocks: int,
+        tally: Tally,
+        *,
+        beside: bool,
+        brings: bool,
     ):
         self._entry = entry
         self._shape = file.shape
@@ -47,13 +56,14 @@ class Control(Feature):
         self._blocks = blocks
         self._tally = tally
         self._beside = beside
+        self._brings = brings
         self._strengths = strengths(entry, file.shape.layers)
         self._stage: Stage | None = None
         self._placed_hint: torch.Tensor | None = None
 
     @property
     def residents(self) -> Sequence[Resident]:
-        return (self._resident,)
+        return (self._resident,) if self._brings else ()
 
     def activation_bytes(self, tokens: int) -> int:
         # What the net itself works with is gone when the transformer starts, and is no more than that needs. The sums

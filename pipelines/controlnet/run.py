@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..canvas import Canvas
@@ -35,7 +36,7 @@ class ControlNets:
     def features(self, canvas: Canvas, index: int) -> list[Feature]:
         """Those of result `index` on a canvas; a net without weight or without a step in its window has none."""
         acting = [number for number, entry in enumerate(self._entries) if self._acts(entry)]
-        return [self._feature(number, canvas, index, beside=len(acting) > 1) for number in acting]
+        return [self._control(number, acting, canvas, index) for number in acting]
 
     def accounts(self) -> list[Account]:
         """What each net did, in their order in the request."""
@@ -44,13 +45,19 @@ class ControlNets:
     def _acts(self, entry: ControlNet) -> bool:
         return entry.weight != 0 and len(steps_of(entry, self._steps)) > 0
 
-    def _feature(self, number: int, canvas: Canvas, index: int, *, beside: bool) -> Control:
+    def _control(self, number: int, acting: Sequence[int], canvas: Canvas, index: int) -> Control:
         entry, file = self._entries[number], self._files[number]
         with at(f"controlNet[{number}].model"):
             self._read(file)
-        hint = self._hints.hint(file.shape, entry.guide_image, canvas, index)
-        blocks = self._model.plan.transformer.shape.blocks
-        return Control(entry, file, hint, blocks, self._tallies[number], beside=beside)
+        return Control(
+            entry,
+            file,
+            self._hints.hint(file.shape, entry.guide_image, canvas, index),
+            self._model.plan.transformer.shape.blocks,
+            self._tallies[number],
+            beside=len(acting) > 1,
+            brings=number == next(other for other in acting if self._files[other] is file),
+        )
 
     def _read(self, file: ControlNetFile) -> None:
         """The file, if it was not read before; the time counts as the model's reading."""
