@@ -17,6 +17,12 @@ NANO = "sd3-nano"
 NANO_EDGES = "nano-edges"
 """The ControlNet that comes with the pack, for sd3-nano."""
 
+NANO_STRIPES = "nano-stripes"
+"""The LoRA that comes with the pack, for sd3-nano."""
+
+NANO_REFERENCE, NANO_VISION = "nano-reference", "nano-vision"
+"""The IP-Adapter that comes with the pack, for sd3-nano, and the image encoder that it was trained with."""
+
 FROM_MODEL = "from model"
 """The choice that leaves a VAE or a text encoder to the model's own file."""
 
@@ -24,7 +30,12 @@ _PACK = Path(__file__).resolve().parent.parent
 _NANO = _PACK / "assets" / "nano"
 _MODEL_FOLDERS = ("checkpoints", "diffusion_models", "diffusers")
 # The pack's own files, by the folder of ComfyUI that they are offered with.
-_ADD_ONS = {"controlnet": {NANO_EDGES: _NANO / "nano-edges.safetensors"}}
+_ADD_ONS = {
+    "loras": {NANO_STRIPES: _NANO / "nano-stripes.safetensors"},
+    "controlnet": {NANO_EDGES: _NANO / "nano-edges.safetensors"},
+    "ipadapter": {NANO_REFERENCE: _NANO / "nano-reference.safetensors"},
+    "clip_vision": {NANO_VISION: _NANO / "nano-vision.safetensors"},
+}
 
 
 def models() -> list[str]:
@@ -82,6 +93,9 @@ def _model_paths() -> dict[str, Path]:
 
 
 def _add_on_paths(folder: str) -> dict[str, Path]:
+    # ComfyUI itself has no folder for IP-Adapters; this is the one that other packs use.
+    own = ([str(Path(folder_paths.models_dir) / folder)], folder_paths.supported_pt_extensions)
+    folder_paths.folder_names_and_paths.setdefault(folder, own)
     return {**_paths(folder), **_ADD_ONS[folder]}
 
 

@@ -7,6 +7,8 @@ from comfy_api.latest import ComfyExtension, io
 from .controlnet import SD3LocalControlNet
 from .face_fix import SD3LocalFaceFix
 from .inputs import SD3LocalInputs
+from .ip_adapter import SD3LocalIPAdapter
+from .lora import SD3LocalLora
 from .model import SD3LocalModel
 from .outpaint import SD3LocalOutpaint
 from .prompt import SD3LocalPrompt
@@ -23,7 +25,9 @@ class SD3LocalExtension(ComfyExtension):
             SD3LocalPrompt,
             SD3LocalInputs,
             SD3LocalOutpaint,
+            SD3LocalLora,
             SD3LocalControlNet,
+            SD3LocalIPAdapter,
             SD3LocalFaceFix,
             SD3LocalSafety,
             SD3LocalSampler,

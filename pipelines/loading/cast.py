@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -11,16 +13,23 @@ class CastLinear(nn.Linear):
     """A Linear layer that computes in the type of its input, whatever its weight is stored in.
 
     The weight in effect is `weight * scale`. `scale` is a number and not a tensor: so it is applied with full
-    precision in every type, and moves to no device.
+    precision in every type, and moves to no device. A `patch` changes that weight each time it is used, without the
+    rounding of the type that it is stored in; it may not write to what it is given.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool, scale: float = 1.0):
         super().__init__(in_features, out_features, bias=bias, device="meta")
         self.scale = scale
+        self.patch: Callable[[torch.Tensor], torch.Tensor] | None = None
 
-    def effective_weight(self, dtype: torch.dtype) -> torch.Tensor:
+    def unpatched_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """`weight * scale` in `dtype`, [out_features, in_features]."""
         return dequantized(self.weight, self.scale, dtype)
+
+    def effective_weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """What the layer computes with, in `dtype`, [out_features, in_features]."""
+        weight = self.unpatched_weight(dtype)
+        return weight if self.patch is None else self.patch(weight)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         bias = None if self.bias is None else self.bias.to(inputs.dtype)

@@ -103,6 +103,17 @@ def read_table(path: Path, parameter: str) -> dict[str, Entry]:
     return _entries(path, header, 8 + length, (status.st_size, status.st_mtime_ns), parameter)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a safetensors file, which `read_table` has read, carries in its header; none in other files."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if is_pickle(start + file.read(1)):
+            return {}
+        file.seek(8)
+        metadata = json.loads(file.read(int.from_bytes(start, "little"))).get("__metadata__")
+    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+
+
 def _header_length(path: Path, start: bytes, size: int, parameter: str) -> int:
     """The length of the JSON header in bytes, once the first 16 bytes of a file of `size` bytes allow one."""
     again = "download or copy it again."

@@ -1,0 +1,110 @@
+"""SD3LocalLora: a LoRA, one after others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..host import folders
+from ..pipelines.materials import Materials
+from ..pipelines.request import Lora
+from . import sockets
+from .widgets import set_fields, widget
+
+if TYPE_CHECKING:
+    from ..pipelines.lora import LoraFile
+
+FOLDER = "loras"
+NONE = "none"
+"""The choice that adds no LoRA of the node's own to those of a stack."""
+
+Stack = Sequence[tuple[str, float, float]]
+"""What the ecosystem's stackers make: file name, weight in the transformer, weight in the text encoders."""
+
+
+class SD3LocalLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SD3LocalLora",
+            display_name="SD3 LoRA",
+            category=sockets.CATEGORY,
+            description="A LoRA for the transformer, the text encoders or both. Several in a chain add up.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[*folders.add_ons(FOLDER), NONE],
+                    display_name="model",
+                    tooltip="A LoRA for Stable Diffusion 3 or 3.5 from the folder loras, as any trainer writes it; it "
+                    "must be made for the model. nano-stripes is the one that comes with this pack, for sd3-nano. "
+                    "none: only what comes in by lora and lora stack.",
+                ),
+                _widget(
+                    "weight",
+                    "From -4 to 4; it holds for the transformer and for the text encoders.",
+                ),
+                _widget(
+                    "transformer",
+                    "high: the first half of the steps that are run, where layout is made. low: the second half, where "
+                    "detail is. What a LoRA changes in the text encoders acts throughout.",
+                ),
+                sockets.Lora.Input(
+                    "lora",
+                    display_name="lora",
+                    tooltip="Earlier LoRAs, from another SD3 LoRA: all of them act.",
+                    optional=True,
+                ),
+                sockets.LoraStack.Input(
+                    "loraStack",
+                    display_name="lora stack",
+                    tooltip="LoRAs of another pack's stacker nodes (LORA_STACK), with their own weights for "
+                    "transformer and text encoders.",
+                    optional=True,
+                ),
+            ],
+            outputs=[sockets.Lora.Output(display_name="lora")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model=None, **_values):
+        """Changes when the file does, so that a replaced LoRA is read anew under its old name."""
+        if model == NONE:
+            return None
+        status = folders.add_on_path(model, FOLDER, "model").stat()
+        return status.st_mtime_ns, status.st_size
+
+    @classmethod
+    def execute(cls, model, weight, transformer, lora=None, loraStack=None) -> io.NodeOutput:
+        spec = sockets.Spec({}) if lora is None else lora
+        for name, in_transformer, in_text in loraStack or ():
+            # A stack has no stages: its LoRAs act throughout.
+            spec = _added(spec, name, {"weight": in_transformer}, None if in_text == in_transformer else in_text)
+        if model != NONE:
+            spec = _added(spec, model, set_fields(Lora, {"weight": weight, "transformer": transformer}))
+        return io.NodeOutput(spec)
+
+
+def _added(spec: sockets.Spec, model: str, values: dict, text_weight: float | None = None) -> sockets.Spec:
+    """The LoRAs of `spec` and one more."""
+    number = len(spec.fields.get("lora", ()))
+    # The same file may come twice with different weights in the text encoders.
+    name = model if model not in spec.materials.loras else f"{model} ({number})"
+    opened = _opened(model, f"lora[{number}].model", text_weight)
+    return spec.followed_by("lora", {"model": name, **values}, Materials(loras={name: opened}))
+
+
+def _opened(model: str, parameter: str, text_weight: float | None) -> LoraFile:
+    from ..host.lora import parse_adapters
+    from ..pipelines.controlnet import at
+    from ..pipelines.lora import LoraFile
+
+    with at(parameter):
+        return LoraFile(folders.add_on_path(model, FOLDER, "model"), parse_adapters, text_weight)
+
+
+def _widget(name: str, tip: str) -> io.Input:
+    made = widget(Lora, name)
+    made.tooltip = f"{made.tooltip} {tip}"
+    return made

@@ -1,0 +1,212 @@
+"""A LoRA's file, and what of it fits a model."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import Fault
+from ..loading import ModelPlan, faults
+from ..loading.checkpoint import read_metadata, read_table
+from ..loading.identify import describe
+from .names import Site, layer_of, sites
+
+if TYPE_CHECKING:
+    import torch
+
+PARAMETER = "model"
+
+# What trainers put behind a layer's name: (the two factors, or all of a Kronecker product) of each kind of adapter.
+_SUFFIX = re.compile(
+    r"(lora[_.](up|down|mid|A|B|linear_layer|magnitude)|hada_[wt]|lokr_[wt]|dora_scale|oft_|boft_|glora|\.[ab][12]\."
+    r"|\.diff(_b)?$|\.set_weight$|\.w_norm$|\.b_norm$|\.alpha$)"
+)
+_ROWS = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_B.default.weight", ".lora_B")
+_COLUMNS = (
+    *(".lora_down.weight", ".lora_A.weight", ".lora.down.weight", "_lora.down.weight", ".lora_A.default.weight"),
+    ".lora_A",
+)
+_TEXT = ("lora_te", "text_encoder")
+"""Beginnings of the names of text encoders' layers."""
+
+_MAGNITUDE = (".lora_magnitude_vector.default.weight", ".lora_magnitude_vector.weight", ".lora_magnitude_vector")
+
+
+class Adapter(Protocol):
+    """What a LoRA makes of a matrix."""
+
+    def __call__(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        """The matrix with the LoRA at `strength`, of the same shape and dtype; `weight` may be written to."""
+        ...
+
+
+Parser = Callable[[Mapping[str, "torch.Tensor"], Sequence[str]], Mapping[tuple[str, str], Adapter]]
+"""(tensors of a file, names of layers) -> the adapter of each (layer, "weight" or "bias") that the file has."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One layer of a LoRA: it changes the matrix at `site`, or where `bias` is set, the bias beside it."""
+
+    site: Site
+    adapter: Adapter
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a file fits a model: its patches, and its keys that found their layer and that did not."""
+
+    patches: tuple[Patch, ...]
+    matched: int
+    unmatched: tuple[str, ...]
+
+    def of(self, kinds: Sequence[str]) -> list[Patch]:
+        """The patches of some components."""
+        return [patch for patch in self.patches if patch.site.kind in kinds]
+
+
+class LoraFile:
+    """An opened LoRA. `text_weight` is its weight in text encoders where that differs from the one in the transformer.
+
+    Raises RequestError for what is no LoRA, or is damaged.
+    """
+
+    def __init__(self, path: Path, parser: Parser, text_weight: float | None = None):
+        table = read_table(path, PARAMETER)
+        if not any(_SUFFIX.search(key) for key in table):
+            raise faults.unsupported(path, f"is not a LoRA: it holds {describe(table)}.", PARAMETER)
+        unread = next((entry for entry in table.values() if entry.dtype is None), None)
+        if unread is not None:
+            told = f"has tensors of type {unread.type_name}, which cannot be read; use one in fp16, bf16 or fp32."
+            raise faults.unsupported(path, told, PARAMETER)
+        status = path.stat()
+        self.name = faults.label(path)
+        self.text_weight = text_weight
+        self.stamp = (str(path), status.st_mtime_ns, status.st_size)
+        self._path = path
+        self._parser = parser
+        self._tensors = {key: entry.read() for key, entry in table.items()}
+        self._check_finite()
+        self._matched: tuple[ModelPlan, Match] | None = None
+
+    def match(self, plan: ModelPlan) -> Match:
+        """What of the file fits the model; remembered."""
+        if self._matched is None or self._matched[0] is not plan:
+            self._matched = plan, self._match(plan)
+        return self._matched[1]
+
+    def faults(self, plan: ModelPlan, parameter: str) -> Iterator[Fault]:
+        """What stands against this file in the model, at the path `parameter` in the request."""
+        match = self.match(plan)
+        foreign = [key for key in match.unmatched if not key.startswith(_TEXT)]
+        # CLIP is in other models too: what else such a file changes tells whose it is.
+        if not match.patches or (foreign and not match.of(("transformer",))):
+            told = (
+                f'"{self.name}" changes nothing in the transformer of {plan.name}: none of its {len(self._tensors)} '
+                f'tensors belongs to a layer there (the first is "{(foreign or list(self._tensors))[0][:100]}"). It is '
+                "made for another kind of model."
+            )
+            yield Fault("incompatibleLora", told, parameter)
+            return
+        names = sites(plan)
+        wrong = []
+        for layer in dict.fromkeys(layer_of(key, names) for key in self._tensors):
+            if layer is not None and (shape := _shape(self._tensors, layer)) is not None:
+                wanted = (names[layer].shape[0], math.prod(names[layer].shape[1:]))
+                if shape != wanted:
+                    wrong.append((layer, shape, wanted))
+        if wrong:
+            layer, shape, wanted = wrong[0]
+            told = (
+                f'"{self.name}" is made for another model than {plan.name}: its layer "{layer}" is {shape[0]} x '
+                f"{shape[1]}, the model's is {wanted[0]} x {wanted[1]}"
+            )
+            told += f", and so it is with {len(wrong) - 1} more." if len(wrong) > 1 else "."
+            yield Fault("incompatibleLora", told, parameter)
+
+    def _match(self, plan: ModelPlan) -> Match:
+        names = sites(plan)
+        tensors = dict(self._tensors)
+        owners = {key: layer_of(key, names) for key in tensors}
+        layers = list(dict.fromkeys(layer for layer in owners.values() if layer is not None))
+        for layer in layers:
+            _normalize(tensors, layer)
+        _add_alphas(tensors, layers, read_metadata(self._path))
+        adapters = self._parser(tensors, layers)
+        patches = tuple(Patch(names[layer], adapter, end == "bias") for (layer, end), adapter in adapters.items())
+        known = {layer for layer, _ in adapters}
+        unmatched = tuple(key for key, layer in owners.items() if layer not in known)
+        return Match(patches, len(owners) - len(unmatched), unmatched)
+
+    def _check_finite(self) -> None:
+        for key, tensor in self._tensors.items():
+            if tensor.is_floating_point() and not tensor.float().isfinite().all():
+                told = f'has NaN or infinite weights ("{key}"); the file is damaged, or its training failed.'
+                raise faults.invalid(self._path, told, PARAMETER)
+
+
+def _normalize(tensors: dict[str, torch.Tensor], layer: str) -> None:
+    """PEFT's magnitude vector of a DoRA as the column that all others write (Liu et al. 2024, arXiv 2402.09353)."""
+    for suffix in _MAGNITUDE:
+        if (magnitude := tensors.pop(layer + suffix, None)) is not None:
+            tensors[f"{layer}.dora_scale"] = magnitude.reshape(-1, 1)
+
+
+def _add_alphas(tensors: dict[str, torch.Tensor], layers: Sequence[str], metadata: Mapping[str, str]) -> None:
+    """The alpha of diffusers' files, which is in their header: `lora_adapter_metadata`, PEFT's LoraConfig by component.
+
+    PEFT scales by alpha / rank, or alpha / sqrt(rank) with `use_rslora`; a file's alpha stands for the former.
+    """
+    import torch
+
+    try:
+        config: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        config = {}
+    if not isinstance(config, dict):
+        return
+    for layer in layers:
+        component = layer.partition(".")[0]
+        alpha = config.get(f"{component}.lora_alpha")
+        patterns = config.get(f"{component}.alpha_pattern")
+        for pattern, value in (patterns if isinstance(patterns, dict) else {}).items():
+            if re.fullmatch(rf"(.*\.)?{re.escape(pattern)}", layer):
+                alpha = value
+        rank = next((tensors[layer + end].shape[0] for end in _COLUMNS if layer + end in tensors), None)
+        if f"{layer}.alpha" in tensors or rank is None or not isinstance(alpha, (int, float)):
+            continue
+        scaled = alpha * math.sqrt(rank) if config.get(f"{component}.use_rslora") else alpha
+        tensors[f"{layer}.alpha"] = torch.tensor(float(scaled))
+
+
+def _shape(tensors: Mapping[str, torch.Tensor], layer: str) -> tuple[int, int] | None:
+    """Rows and columns of the matrix that a layer is made for; None where its tensors do not tell."""
+
+    def shape(*suffixes: str) -> tuple[int, ...] | None:
+        return next((tuple(tensors[layer + end].shape) for end in suffixes if layer + end in tensors), None)
+
+    up, down = shape(*_ROWS), shape(*_COLUMNS)
+    if up is not None and down is not None:
+        return up[0], math.prod(down[1:])
+    if (left := shape(".hada_w1_a")) is not None and (right := shape(".hada_w1_b")) is not None:
+        return left[0], math.prod(right[1:])
+    first = _factor(shape(".lokr_w1"), shape(".lokr_w1_a"), shape(".lokr_w1_b"))
+    second = _factor(shape(".lokr_w2"), shape(".lokr_w2_a"), shape(".lokr_w2_b"))
+    if first is not None and second is not None and shape(".lokr_t2") is None:
+        return first[0] * second[0], first[1] * second[1]
+    whole = shape(".diff", ".set_weight")
+    return (whole[0], math.prod(whole[1:])) if whole is not None else None
+
+
+def _factor(
+    whole: tuple[int, ...] | None, left: tuple[int, ...] | None, right: tuple[int, ...] | None
+) -> tuple[int, int] | None:
+    if whole is not None:
+        return whole[0], math.prod(whole[1:])
+    return (left[0], math.prod(right[1:])) if left is not None and right is not None else None
