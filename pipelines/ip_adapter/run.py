@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ..features import Account, Feature
 from ..inputs import opaque
 from .combine import combined
-from .file import within
 from .feature import Acting, PicturePrompts, Tally
+from .file import within
 from .weights import LAYOUT_TYPES, block_weights
 
 if TYPE_CHECKING:
