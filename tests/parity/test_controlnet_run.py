@@ -264,20 +264,15 @@ def test_full_memory_gives_the_same_picture_streamed(
 
 
 def test_one_net_may_act_twice(model: Model, joint_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two guide images, also streamed; with one, as with the sum of the weights."""
+    """Its module is brought to the device once, or its memory would count twice."""
     halves = [Net(joint_file, {"weight": 0.5}), Net(joint_file, {"weight": 0.25})]
-    assert difference(latents(run(model, halves)), latents(run(model, [Net(joint_file, {"weight": 0.75})]))) < 1e-5
-    nets = [Net(joint_file), Net(joint_file, {}, pictures(seed=8))]
-    whole = latents(run(model, nets))
-    forward, failures = model.transformer().module.forward, [torch.OutOfMemoryError("CUDA out of memory")]
-
-    def full_once(*given: Any, **named: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return forward(*given, **named)
-
-    monkeypatch.setattr(model.transformer().module, "forward", full_once)
-    assert difference(latents(run(model, nets)), whole) < 1e-5
+    whole = latents(run(model, [Net(joint_file, {"weight": 0.75})]))
+    together, placed = model.placement.together, []
+    monkeypatch.setattr(
+        model.placement, "together", lambda those, *room, **how: placed.append(those) or together(those, *room, **how)
+    )
+    assert difference(latents(run(model, halves)), whole) < 1e-5
+    assert placed == [[model.transformer(), joint_file.resident()]]
 
 
 def test_nothing_of_the_shared_modules_changes(model: Model, joint_file: Any, tmp_path: Path) -> None:
