@@ -1,4 +1,4 @@
-"""What LoRA layers make of a weight, by ComfyUI's own adapters: LoRA, LoHa, LoKr, OFT, GLoRA, DoRA, differences."""
+"""What LoRA layers make of a weight, by ComfyUI's own adapters: LoRA, LoHa, LoKr, OFT, GLoRA, full differences."""
 
 from __future__ import annotations
 

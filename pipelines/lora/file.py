@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -135,10 +136,12 @@ class LoraFile:
         tensors = dict(self._tensors)
         owners = {key: layer_of(key, names) for key in tensors}
         layers = list(dict.fromkeys(layer for layer in owners.values() if layer is not None))
-        for layer in layers:
-            _normalize(tensors, layer)
+        magnitudes = {layer: found for layer in layers if (found := _magnitude(tensors, layer)) is not None}
         _add_alphas(tensors, layers, read_metadata(self._path))
-        adapters = self._parser(tensors, layers)
+        adapters = dict(self._parser(tensors, layers))
+        for layer, magnitude in magnitudes.items():
+            if (layer, "weight") in adapters:
+                adapters[layer, "weight"] = partial(_decomposed, adapters[layer, "weight"], magnitude)
         patches = tuple(Patch(names[layer], adapter, end == "bias") for (layer, end), adapter in adapters.items())
         known = {layer for layer, _ in adapters}
         unmatched = tuple(key for key, layer in owners.items() if layer not in known)
@@ -151,11 +154,25 @@ class LoraFile:
                 raise faults.invalid(self._path, told, PARAMETER)
 
 
-def _normalize(tensors: dict[str, torch.Tensor], layer: str) -> None:
-    """PEFT's magnitude vector of a DoRA as the column that all others write (Liu et al. 2024, arXiv 2402.09353)."""
-    for suffix in _MAGNITUDE:
-        if (magnitude := tensors.pop(layer + suffix, None)) is not None:
-            tensors[f"{layer}.dora_scale"] = magnitude.reshape(-1, 1)
+def _magnitude(tensors: dict[str, torch.Tensor], layer: str) -> torch.Tensor | None:
+    """Takes out the magnitudes of a DoRA: a column [rows, 1], as PEFT's and most others, or a row [1, columns]."""
+    if (magnitude := tensors.pop(f"{layer}.dora_scale", None)) is not None:
+        return magnitude.flatten(1)
+    peft = [tensors.pop(layer + suffix) for suffix in _MAGNITUDE if layer + suffix in tensors]
+    return peft[0].reshape(-1, 1) if peft else None
+
+
+def _decomposed(adapter: Adapter, magnitude: torch.Tensor, weight: torch.Tensor, strength: float) -> torch.Tensor:
+    """m (W + B A) / |W + B A|, Liu et al. 2024, https://arxiv.org/abs/2402.09353, equation 5; `strength` goes from W
+    towards it.
+
+    The norm is that of the changed matrix, as PEFT and LyCORIS train it; ComfyUI divides by that of W where the
+    magnitudes are a column (comfy/weight_adapter/base.py, weight_decompose).
+    """
+    scale = magnitude.to(weight.device, weight.dtype)
+    changed = adapter(weight.clone(), 1.0).flatten(1)
+    norm = changed.norm(dim=1 if scale.shape[1] == 1 else 0, keepdim=True)
+    return weight + strength * ((scale * changed / norm).view_as(weight) - weight)
 
 
 def _add_alphas(tensors: dict[str, torch.Tensor], layers: Sequence[str], metadata: Mapping[str, str]) -> None:

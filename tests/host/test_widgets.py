@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sd3_local.pipelines.fields import spec
-from sd3_local.pipelines.request import ImageInference, Outpaint, Safety, Ultralytics
+from sd3_local.pipelines.request import ControlNet, ImageInference, Lora, Outpaint, Safety, Ultralytics
 
 from tests.comfy_host import ComfyHost
 
@@ -23,6 +23,11 @@ IDS = {
         "detector",
     ],
     "SD3LocalSafety": ["checkContent", "mode", "classifier"],
+    "SD3LocalLora": ["model", "weight", "transformer", "lora", "loraStack"],
+    "SD3LocalControlNet": [
+        *("model", "guideImage", "weight", "controlMode"),
+        *("startStep", "endStep", "startStepPercentage", "endStepPercentage", "controlNet"),
+    ],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
@@ -32,6 +37,8 @@ OUTPUTS = {
     "SD3LocalOutpaint": ["SD3_OUTPAINT"],
     "SD3LocalFaceFix": ["SD3_ULTRALYTICS"],
     "SD3LocalSafety": ["SD3_SAFETY"],
+    "SD3LocalLora": ["SD3_LORA"],
+    "SD3LocalControlNet": ["SD3_CONTROLNET"],
 }
 # The object of the request that a node's widgets are fields of.
 OBJECTS = {
@@ -41,11 +48,13 @@ OBJECTS = {
     "SD3LocalOutpaint": Outpaint,
     "SD3LocalFaceFix": Ultralytics,
     "SD3LocalSafety": Safety,
+    "SD3LocalLora": Lora,
+    "SD3LocalControlNet": ControlNet,
 }
 # What a node takes from other nodes, or picks from folders.
 SOCKETS = {
     *("model", "prompt", "inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
-    *("seedImage", "maskImage", "detector", "classifier"),
+    *("seedImage", "maskImage", "detector", "classifier", "guideImage", "loraStack"),
 }
 FIELDS = [(node, name) for node in OBJECTS for name in IDS[node] if name not in SOCKETS]
 
