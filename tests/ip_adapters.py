@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from sd3_local.pipelines.generate import Result, generate
+from sd3_local.pipelines.ip_adapter import IPAdapterFile
+from sd3_local.pipelines.materials import Materials
+from sd3_local.pipelines.model import Model
+from sd3_local.pipelines.monitor import Monitor, Unwatched
 
 from tests.checkpoints import Shapes, write_tensors
+from tests.engines import request
 
 # InstantX's names of what a layer of the resampler has, as in the published ip-adapter.bin.
 ORIGINAL = {
@@ -25,6 +34,8 @@ ORIGINAL = {
 }
 EMBED = 144
 """Features of the tiny encoder's tokens: two heads of 72."""
+SIDE = 64
+"""Pixels a side that the tiny encoder sees."""
 
 Halves = dict[str, dict[str, torch.Tensor]]
 
@@ -68,7 +79,7 @@ def write_adapter(path: Path, halves: Halves, dtype: torch.dtype = torch.float32
     )
 
 
-def make_vision(*, layers: int = 3, side: int = 64, patch: int = 14, seed: int = 5) -> Any:
+def make_vision(*, layers: int = 3, side: int = SIDE, patch: int = 14, seed: int = 5) -> Any:
     """A SiglipVisionModel; its patches leave the edge of a picture over, as those of the published 384 px do."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -151,6 +162,47 @@ def published_vision(
             shapes |= _linear(f"{name}.self_attn.{part}", width, width)
         shapes |= _linear(f"{name}.mlp.fc1", feed, width) | _linear(f"{name}.mlp.fc2", width, feed)
     return shapes
+
+
+def guide(seed: int = 0, width: int = SIDE, height: int = SIDE) -> torch.Tensor:
+    """A picture of the API's kind, [1, height, width, 3], of 256 shades."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (1, height, width, 3)).astype(np.float32) / 255)
+
+
+@dataclass
+class Entry:
+    """One adapter of a request."""
+
+    file: IPAdapterFile
+    fields: dict[str, Any] = field(default_factory=dict)
+    guides: Sequence[torch.Tensor] = field(default_factory=lambda: [guide()])
+
+
+def asked(entries: Sequence[Entry], **fields: Any) -> tuple[Any, Materials]:
+    """A small request with these adapters, and what it names."""
+    pictures = {f"guide {i} {j}": each for i, entry in enumerate(entries) for j, each in enumerate(entry.guides)}
+    wanted = [
+        {"model": f"ip {i}", "guideImages": [f"guide {i} {j}" for j in range(len(entry.guides))], **entry.fields}
+        for i, entry in enumerate(entries)
+    ]
+    given = {"width": 96, "height": 64, "steps": 3, "negativePrompt": "blue", "CFGScale": 4.5, **fields}
+    materials = Materials(pictures=pictures, ip_adapters={f"ip {i}": entry.file for i, entry in enumerate(entries)})
+    return request(**given, ipAdapters=wanted or None), materials
+
+
+def run(model: Model, entries: Sequence[Entry], monitor: Monitor | None = None, **fields: Any) -> Result:
+    wanted, materials = asked(entries, **fields)
+    return generate(wanted, model, monitor or Unwatched(), materials)
+
+
+def latents(result: Result) -> torch.Tensor:
+    return torch.stack([picture.latent for picture in result.pictures])
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Relative to the size of `theirs`."""
+    return ((ours - theirs).norm() / theirs.norm()).item()
 
 
 def randomise(module: torch.nn.Module, seed: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,33 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sd3_local.pipelines.generate import Result, generate
 from sd3_local.pipelines.ip_adapter import IPAdapterFile, VisionFile
 from sd3_local.pipelines.ip_adapter.weights import block_weights
 from sd3_local.pipelines.latents import to_model
-from sd3_local.pipelines.materials import Materials
 from sd3_local.pipelines.model import Model
 from sd3_local.pipelines.monitor import Unwatched
 from sd3_local.pipelines.placement import LocalPlacement
 
 from tests.checkpoints import CheckpointSpec, ClipSpec, TransformerSpec, VAESpec, write_checkpoint
-from tests.engines import open_model, request
-from tests.ip_adapters import Halves, make_adapter, make_vision, original, write_adapter, write_vision
+from tests.engines import open_model
+from tests.ip_adapters import (
+    SIDE,
+    Entry,
+    Halves,
+    asked,
+    difference,
+    guide,
+    latents,
+    make_adapter,
+    make_vision,
+    original,
+    run,
+    write_adapter,
+    write_vision,
+)
 
 CLIPS = {"clip_l": ClipSpec(768, 3), "clip_g": ClipSpec(1280, 3, 1280)}
-BLOCKS, WIDTH, STEPS, SIDE = 4, 128, 3, 64
+BLOCKS, WIDTH, STEPS = 4, 128, 3
 MEDIUM = TransformerSpec(blocks=BLOCKS, width=WIDTH, context=2048, pooled=2048)
 DUAL = TransformerSpec(blocks=BLOCKS, width=WIDTH, context=2048, pooled=2048, rms=True, dual=(0, 1, 2))
 TOLERANCE = 1e-4
@@ -67,45 +79,6 @@ def files(halves: list[Halves], encoder: VisionFile, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("adapters")
     paths = [write_adapter(folder / f"{number}.safetensors", each) for number, each in enumerate(halves)]
     return [IPAdapterFile(path, encoder, PLACEMENT) for path in paths]
-
-
-def guide(seed: int = 0, width: int = SIDE, height: int = SIDE) -> torch.Tensor:
-    """A picture of the API's kind, [1, height, width, 3], of 256 shades."""
-    rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.integers(0, 256, (1, height, width, 3)).astype(np.float32) / 255)
-
-
-@dataclass
-class Entry:
-    """One adapter of a request."""
-
-    file: IPAdapterFile
-    fields: dict[str, Any] = field(default_factory=dict)
-    guides: Sequence[torch.Tensor] = field(default_factory=lambda: [guide()])
-
-
-def asked(entries: Sequence[Entry], **fields: Any) -> tuple[Any, Materials]:
-    pictures = {f"guide {i} {j}": each for i, entry in enumerate(entries) for j, each in enumerate(entry.guides)}
-    wanted = [
-        {"model": f"ip {i}", "guideImages": [f"guide {i} {j}" for j in range(len(entry.guides))], **entry.fields}
-        for i, entry in enumerate(entries)
-    ]
-    given = {"width": 96, "height": 64, "steps": STEPS, "negativePrompt": "blue", "CFGScale": 4.5, **fields}
-    materials = Materials(pictures=pictures, ip_adapters={f"ip {i}": entry.file for i, entry in enumerate(entries)})
-    return request(**given, ipAdapters=wanted or None), materials
-
-
-def run(model: Model, entries: Sequence[Entry], **fields: Any) -> Result:
-    wanted, materials = asked(entries, **fields)
-    return generate(wanted, model, Unwatched(), materials)
-
-
-def latents(result: Result) -> torch.Tensor:
-    return torch.stack([picture.latent for picture in result.pictures])
-
-
-def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).norm() / theirs.norm()).item()
 
 
 STOCK = [
