@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sd3_local.pipelines.fields import spec
-from sd3_local.pipelines.request import ControlNet, ImageInference, Lora, Outpaint, Safety, Ultralytics
+from sd3_local.pipelines.request import ControlNet, ImageInference, IPAdapter, Lora, Outpaint, Safety, Ultralytics
 
 from tests.comfy_host import ComfyHost
 
@@ -28,6 +28,10 @@ IDS = {
         *("model", "guideImage", "weight", "controlMode"),
         *("startStep", "endStep", "startStepPercentage", "endStepPercentage", "controlNet"),
     ],
+    "SD3LocalIPAdapter": [
+        *("model", "guideImages", "encoder", "weight", "combineMethod", "embedScaling", "weightType"),
+        *("weightComposition", "clipVision", "ipAdapters"),
+    ],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
@@ -39,6 +43,7 @@ OUTPUTS = {
     "SD3LocalSafety": ["SD3_SAFETY"],
     "SD3LocalLora": ["SD3_LORA"],
     "SD3LocalControlNet": ["SD3_CONTROLNET"],
+    "SD3LocalIPAdapter": ["SD3_IPADAPTER"],
 }
 # The object of the request that a node's widgets are fields of.
 OBJECTS = {
@@ -50,11 +55,13 @@ OBJECTS = {
     "SD3LocalSafety": Safety,
     "SD3LocalLora": Lora,
     "SD3LocalControlNet": ControlNet,
+    "SD3LocalIPAdapter": IPAdapter,
 }
 # What a node takes from other nodes, or picks from folders.
 SOCKETS = {
     *("model", "prompt", "inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
     *("seedImage", "maskImage", "detector", "classifier", "guideImage", "loraStack"),
+    *("guideImages", "encoder", "clipVision"),
 }
 FIELDS = [(node, name) for node in OBJECTS for name in IDS[node] if name not in SOCKETS]
 
