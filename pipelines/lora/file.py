@@ -6,16 +6,16 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import Fault
+from ..errors import Fault, RequestError
 from ..loading import ModelPlan, faults
 from ..loading.checkpoint import read_metadata, read_table
 from ..loading.identify import describe
 from .names import Site, layer_of, sites
+from .shapes import DOWNS, matrix_shape, origin
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +27,8 @@ _SUFFIX = re.compile(
     r"(lora[_.](up|down|mid|A|B|linear_layer|magnitude)|hada_[wt]|lokr_[wt]|dora_scale|oft_|boft_|glora|\.[ab][12]\."
     r"|\.diff(_b)?$|\.set_weight$|\.w_norm$|\.b_norm$|\.alpha$)"
 )
-_ROWS = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", "_lora.up.weight", ".lora_B.default.weight", ".lora_B")
-_COLUMNS = (
-    *(".lora_down.weight", ".lora_A.weight", ".lora.down.weight", "_lora.down.weight", ".lora_A.default.weight"),
-    ".lora_A",
-)
+_BIASES = (".diff_b", ".b_norm")
+
 _TEXT = ("lora_te", "text_encoder")
 """Beginnings of the names of text encoders' layers."""
 
@@ -42,21 +39,37 @@ class Adapter(Protocol):
     """What a LoRA makes of a matrix."""
 
     def __call__(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
-        """The matrix with the LoRA at `strength`, of the same shape and dtype; `weight` may be written to."""
+        """The matrix with the LoRA at `strength`, of the same shape and dtype; `weight` may be written to.
+
+        Raises ValueError where it is not for a matrix of this shape; tells so on the meta device too.
+        """
+        ...
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(up [rows, rank], down [rank, columns]) in float32, where all that it does is to add strength * up @ down."""
         ...
 
 
 Parser = Callable[[Mapping[str, "torch.Tensor"], Sequence[str]], Mapping[tuple[str, str], Adapter]]
-"""(tensors of a file, names of layers) -> the adapter of each (layer, "weight" or "bias") that the file has."""
+"""(tensors of a file, names of layers) -> the adapter of each (layer, "weight" or "bias") that the file has.
+
+Raises ValueError, with what is wrong as a predicate, where tensors of a layer are missing or are no such thing.
+"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patch:
     """One layer of a LoRA: it changes the matrix at `site`, or where `bias` is set, the bias beside it."""
 
+    layer: str
     site: Site
     adapter: Adapter
     bias: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what it changes."""
+        return self.site.shape[:1] if self.bias else self.site.shape
 
 
 @dataclass(frozen=True)
@@ -97,39 +110,63 @@ class LoraFile:
         self._matched: tuple[ModelPlan, Match] | None = None
 
     def match(self, plan: ModelPlan) -> Match:
-        """What of the file fits the model; remembered."""
+        """What of the file fits the model; remembered. Raises RequestError where tensors of a layer are missing."""
         if self._matched is None or self._matched[0] is not plan:
             self._matched = plan, self._match(plan)
         return self._matched[1]
 
     def faults(self, plan: ModelPlan, parameter: str) -> Iterator[Fault]:
         """What stands against this file in the model, at the path `parameter` in the request."""
-        match = self.match(plan)
+        try:
+            match = self.match(plan)
+        except RequestError as error:
+            yield from (replace(fault, parameter=parameter) for fault in error.faults)
+            return
         foreign = [key for key in match.unmatched if not key.startswith(_TEXT)]
         # CLIP is in other models too: what else such a file changes tells whose it is.
         if not match.patches or (foreign and not match.of(("transformer",))):
+            made_for = origin(foreign)
             told = (
                 f'"{self.name}" changes nothing in the transformer of {plan.name}: none of its {len(self._tensors)} '
                 f'tensors belongs to a layer there (the first is "{(foreign or list(self._tensors))[0][:100]}"). It is '
-                "made for another kind of model."
+                f"made for another kind of model{f', {made_for}' if made_for else ''}."
             )
             yield Fault("incompatibleLora", told, parameter)
             return
-        names = sites(plan)
+        if (misfit := next(self._misfits(match), None)) is not None:
+            yield Fault(
+                "incompatibleLora", f'"{self.name}" is made for another model than {plan.name}: {misfit}', parameter
+            )
+
+    def _misfits(self, match: Match) -> Iterator[str]:
+        """What does not fit, beginning with what says most of the model that the file is for."""
         wrong = []
-        for layer in dict.fromkeys(layer_of(key, names) for key in self._tensors):
-            if layer is not None and (shape := _shape(self._tensors, layer)) is not None:
-                wanted = (names[layer].shape[0], math.prod(names[layer].shape[1:]))
-                if shape != wanted:
-                    wrong.append((layer, shape, wanted))
+        for patch in match.patches:
+            shape = None if patch.bias else matrix_shape(self._tensors, patch.layer)
+            wanted = (patch.site.shape[0], math.prod(patch.site.shape[1:]))
+            if shape is not None and shape != wanted:
+                wrong.append((patch.layer, shape, wanted))
         if wrong:
             layer, shape, wanted = wrong[0]
-            told = (
-                f'"{self.name}" is made for another model than {plan.name}: its layer "{layer}" is {shape[0]} x '
-                f"{shape[1]}, the model's is {wanted[0]} x {wanted[1]}"
-            )
-            told += f", and so it is with {len(wrong) - 1} more." if len(wrong) > 1 else "."
-            yield Fault("incompatibleLora", told, parameter)
+            more = f", and so it is with {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            yield f'its layer "{layer}" is {shape[0]} x {shape[1]}, the model\'s is {wanted[0]} x {wanted[1]}{more}.'
+        for patch in match.patches:
+            try:
+                patch.adapter(self._blank(patch), 1.0)
+            except ValueError:
+                yield (
+                    f'the tensors of its layer "{patch.layer}" go neither with each other nor with the model\'s '
+                    f"{' x '.join(map(str, patch.shape))} there."
+                )
+
+    def _blank(self, patch: Patch) -> torch.Tensor:
+        """A tensor in which a patch can show whether it fits."""
+        import torch
+
+        if f"{patch.layer}.oft_blocks" in self._tensors:
+            # These act on rows alone, and by values that the meta device does not have.
+            return torch.zeros(patch.shape[0], 1)
+        return torch.empty(patch.shape, device="meta")
 
     def _match(self, plan: ModelPlan) -> Match:
         names = sites(plan)
@@ -138,13 +175,23 @@ class LoraFile:
         layers = list(dict.fromkeys(layer for layer in owners.values() if layer is not None))
         magnitudes = {layer: found for layer in layers if (found := _magnitude(tensors, layer)) is not None}
         _add_alphas(tensors, layers, read_metadata(self._path))
-        adapters = dict(self._parser(tensors, layers))
+        try:
+            adapters = dict(self._parser(tensors, layers))
+        except ValueError as error:
+            raise faults.invalid(self._path, f"{error}; download it again.", PARAMETER) from None
         for layer, magnitude in magnitudes.items():
             if (layer, "weight") in adapters:
-                adapters[layer, "weight"] = partial(_decomposed, adapters[layer, "weight"], magnitude)
-        patches = tuple(Patch(names[layer], adapter, end == "bias") for (layer, end), adapter in adapters.items())
-        known = {layer for layer, _ in adapters}
-        unmatched = tuple(key for key, layer in owners.items() if layer not in known)
+                adapters[layer, "weight"] = _Decomposed(adapters[layer, "weight"], magnitude)
+        patches = tuple(
+            Patch(layer, names[layer], adapter, end == "bias")
+            for (layer, end), adapter in adapters.items()
+            if end == "weight" or names[layer].has_bias
+        )
+        known = {layer for layer, end in adapters if end == "weight"}
+        known_biases = {patch.layer for patch in patches if patch.bias}
+        unmatched = tuple(
+            key for key, layer in owners.items() if layer not in (known_biases if key.endswith(_BIASES) else known)
+        )
         return Match(patches, len(owners) - len(unmatched), unmatched)
 
     def _check_finite(self) -> None:
@@ -162,17 +209,29 @@ def _magnitude(tensors: dict[str, torch.Tensor], layer: str) -> torch.Tensor | N
     return peft[0].reshape(-1, 1) if peft else None
 
 
-def _decomposed(adapter: Adapter, magnitude: torch.Tensor, weight: torch.Tensor, strength: float) -> torch.Tensor:
-    """m (W + B A) / |W + B A|, Liu et al. 2024, https://arxiv.org/abs/2402.09353, equation 5; `strength` goes from W
+class _Decomposed:
+    """m (W + B A) / |W + B A|, Liu et al. 2024, https://arxiv.org/abs/2402.09353, equation 5; a strength goes from W
     towards it.
 
     The norm is that of the changed matrix, as PEFT and LyCORIS train it; ComfyUI divides by that of W where the
     magnitudes are a column (comfy/weight_adapter/base.py, weight_decompose).
     """
-    scale = magnitude.to(weight.device, weight.dtype)
-    changed = adapter(weight.clone(), 1.0).flatten(1)
-    norm = changed.norm(dim=1 if scale.shape[1] == 1 else 0, keepdim=True)
-    return weight + strength * ((scale * changed / norm).view_as(weight) - weight)
+
+    def __init__(self, adapter: Adapter, magnitude: torch.Tensor):
+        self._adapter = adapter
+        self._magnitude = magnitude
+
+    def __call__(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        scale = self._magnitude.to(weight.device, weight.dtype)
+        changed = self._adapter(weight.clone(), 1.0).flatten(1)
+        by_rows = scale.shape[1] == 1
+        if scale.shape != ((len(changed), 1) if by_rows else (1, changed.shape[1])):
+            raise ValueError(f"Magnitudes {list(scale.shape)} do not fit a weight of the shape {list(weight.shape)}.")
+        norm = changed.norm(dim=1 if by_rows else 0, keepdim=True)
+        return weight + strength * ((scale * changed / norm).view_as(weight) - weight)
+
+    def factors(self) -> None:
+        """See `Adapter`: it divides by what it adds."""
 
 
 def _add_alphas(tensors: dict[str, torch.Tensor], layers: Sequence[str], metadata: Mapping[str, str]) -> None:
@@ -195,35 +254,8 @@ def _add_alphas(tensors: dict[str, torch.Tensor], layers: Sequence[str], metadat
         for pattern, value in (patterns if isinstance(patterns, dict) else {}).items():
             if re.fullmatch(rf"(.*\.)?{re.escape(pattern)}", layer):
                 alpha = value
-        rank = next((tensors[layer + end].shape[0] for end in _COLUMNS if layer + end in tensors), None)
+        rank = next((tensors[layer + end].shape[0] for end in DOWNS if layer + end in tensors), None)
         if f"{layer}.alpha" in tensors or rank is None or not isinstance(alpha, (int, float)):
             continue
         scaled = alpha * math.sqrt(rank) if config.get(f"{component}.use_rslora") else alpha
         tensors[f"{layer}.alpha"] = torch.tensor(float(scaled))
-
-
-def _shape(tensors: Mapping[str, torch.Tensor], layer: str) -> tuple[int, int] | None:
-    """Rows and columns of the matrix that a layer is made for; None where its tensors do not tell."""
-
-    def shape(*suffixes: str) -> tuple[int, ...] | None:
-        return next((tuple(tensors[layer + end].shape) for end in suffixes if layer + end in tensors), None)
-
-    up, down = shape(*_ROWS), shape(*_COLUMNS)
-    if up is not None and down is not None:
-        return up[0], math.prod(down[1:])
-    if (left := shape(".hada_w1_a")) is not None and (right := shape(".hada_w1_b")) is not None:
-        return left[0], math.prod(right[1:])
-    first = _factor(shape(".lokr_w1"), shape(".lokr_w1_a"), shape(".lokr_w1_b"))
-    second = _factor(shape(".lokr_w2"), shape(".lokr_w2_a"), shape(".lokr_w2_b"))
-    if first is not None and second is not None and shape(".lokr_t2") is None:
-        return first[0] * second[0], first[1] * second[1]
-    whole = shape(".diff", ".set_weight")
-    return (whole[0], math.prod(whole[1:])) if whole is not None else None
-
-
-def _factor(
-    whole: tuple[int, ...] | None, left: tuple[int, ...] | None, right: tuple[int, ...] | None
-) -> tuple[int, int] | None:
-    if whole is not None:
-        return whole[0], math.prod(whole[1:])
-    return (left[0], math.prod(right[1:])) if left is not None and right is not None else None

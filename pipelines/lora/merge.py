@@ -71,23 +71,27 @@ class Merged:
     def _cast(
         self, layer: CastLinear, name: str, layers: Mapping[str, CastLinear], patches: Sequence[Weighted]
     ) -> None:
-        def changed(weight: torch.Tensor) -> torch.Tensor:
+        def recomputed(weight: torch.Tensor) -> torch.Tensor:
             def original(other: str) -> torch.Tensor:
-                return weight if other == name else layers[other].unpatched_weight(weight.dtype)
+                # Where weights are brought layer by layer, the others are not here.
+                return weight if other == name else layers[other].unpatched_weight(weight.dtype).to(weight.device)
 
             worked = _Worked(original, weight.dtype)
             for patch, strength in patches:
                 worked.apply(patch, strength)
             return worked.changed.get(name, weight)
 
-        layer.patch = changed
+        # Patches of no low rank are made anew for each use: slower, but a matrix of each layer would take the memory
+        # that narrow weights save.
+        layer.patch = _low_rank(name, patches) or recomputed
         self._undo.append(lambda: setattr(layer, "patch", None))
 
     def _bias(self, patch: Patch, strength: float, layers: Mapping[str, torch.nn.Module]) -> None:
         import torch
 
         parts = [layers[target.name] for target in patch.site.targets]
-        stacked = patch.adapter(torch.cat([part.bias.float() for part in parts]), strength)
+        stacked = _ordered(torch.cat([part.bias.float() for part in parts]), patch)
+        stacked = _ordered(patch.adapter(stacked, strength), patch)
         for part, value in zip(parts, stacked.chunk(len(parts)), strict=True):
             self._replace(part, "bias", value)
 
@@ -129,11 +133,7 @@ class _Worked:
 
         names = [target.name for target in patch.site.targets]
         weight = torch.cat([self._current(name) for name in names]) if len(names) > 1 else self._current(names[0])
-        if patch.site.swapped:
-            weight = torch.cat(weight.chunk(2)[::-1])
-        weight = patch.adapter(weight, strength)
-        if patch.site.swapped:
-            weight = torch.cat(weight.chunk(2)[::-1])
+        weight = _ordered(patch.adapter(_ordered(weight, patch), strength), patch)
         self.changed.update(zip(names, weight.chunk(len(names)), strict=True))
 
     def _current(self, name: str) -> torch.Tensor:
@@ -143,6 +143,43 @@ class _Worked:
         if name in self.changed:
             return self.changed[name]
         return self._original(name).detach().to(self._dtype or torch.float32, copy=True)
+
+
+class _LowRank:
+    """weight + up @ down, with factors that follow the weight's type and device."""
+
+    def __init__(self, up: torch.Tensor, down: torch.Tensor):
+        self._up, self._down = up, down
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        self._up, self._down = (factor.to(weight.device, weight.dtype) for factor in (self._up, self._down))
+        return torch.addmm(weight, self._up, self._down)
+
+
+def _low_rank(name: str, patches: Sequence[Weighted]) -> _LowRank | None:
+    """All that the patches add to the weight `name`, as one product; None where one of them does something else."""
+    import torch
+
+    ups, downs = [], []
+    for patch, strength in patches:
+        names = [target.name for target in patch.site.targets]
+        if name not in names:
+            continue
+        if (factors := patch.adapter.factors()) is None:
+            return None
+        rows = _ordered(factors[0], patch).chunk(len(names))[names.index(name)]
+        ups.append(strength * rows)
+        downs.append(factors[1])
+    return _LowRank(torch.cat(ups, 1), torch.cat(downs)) if ups else None
+
+
+def _ordered(matrix: torch.Tensor, patch: Patch) -> torch.Tensor:
+    """The rows of `matrix` in the order that the patch knows, from that of the module; or back."""
+    import torch
+
+    return torch.cat(matrix.chunk(2)[::-1]) if patch.site.swapped else matrix
 
 
 def _groups(patches: Iterable[Weighted]) -> Iterator[list[Weighted]]:

@@ -25,12 +25,13 @@ class Site:
     """A matrix that a LoRA layer changes: one of a module's, or several stacked along the first dimension.
 
     `kind` is the component, `targets` its parameters in their order; where they are `swapped`, the LoRA knows the two
-    halves of the matrix in the other order.
+    halves of the matrix in the other order. `has_bias` says whether each has a bias beside it.
     """
 
     kind: str
     targets: tuple[Target, ...]
     swapped: bool = False
+    has_bias: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,33 +48,47 @@ def sites(plan: ModelPlan) -> dict[str, Site]:
     for kind in ENCODERS:
         source = getattr(plan, kind)
         if source is not None:
-            for target in _matrices(component_targets(source)):
-                for name in _encoder_names(kind, _layer(target.name)):
-                    found.setdefault(name, Site(kind, (target,)))
+            targets = component_targets(source)
+            biased = _biased(targets)
+            for target in _matrices(targets):
+                layer = _layer(target.name)
+                for name in _encoder_names(kind, layer):
+                    found.setdefault(name, Site(kind, (target,), has_bias=layer in biased))
     return found
 
 
 def _transformer(plan: ModelPlan) -> Iterator[tuple[str, Site]]:
     stacked: dict[str, list[Target]] = {}
-    for target in _matrices(transformer_targets(plan.transformer.shape, True)):
+    every = transformer_targets(plan.transformer.shape, True)
+    biased = _biased(every)
+
+    def site(*targets: Target, swapped: bool = False) -> Site:
+        return Site("transformer", targets, swapped, all(_layer(target.name) in biased for target in targets))
+
+    for target in _matrices(every):
         stacked.setdefault(_layer(target.source), []).append(target)
         # The module's own order of halves is diffusers'.
         for name in _transformer_names(_layer(target.name)):
-            yield name, Site("transformer", (target,))
+            yield name, site(target)
     for layer, targets in stacked.items():
         targets.sort(key=lambda target: target.part)
         for name in _transformer_names(layer):
-            yield name, Site("transformer", tuple(targets), targets[0].swap)
+            yield name, site(*targets, swapped=targets[0].swap)
         if len(targets) > 1:
             # OneTrainer splits a stacked layer by numbers behind its name.
             for number, target in enumerate(targets):
                 for name in _transformer_names(f"{layer}.{number}"):
-                    yield name, Site("transformer", (target,))
+                    yield name, site(target)
 
 
 def _matrices(targets: list[Target]) -> list[Target]:
     """Weights with rows and columns; a file's name for them ends with `.weight`."""
     return [target for target in targets if len(target.shape) > 1 and target.source.endswith(".weight")]
+
+
+def _biased(targets: list[Target]) -> set[str]:
+    """The layers that have a bias."""
+    return {target.name.removesuffix(".bias") for target in targets if target.name.endswith(".bias")}
 
 
 def _layer(parameter: str) -> str:
@@ -90,9 +105,11 @@ def _encoder_names(kind: str, layer: str) -> tuple[str, ...]:
     number, diffusers = ENCODERS[kind]
     flat = layer.replace(".", "_")
     published = "t5xxl" if kind == "t5" else kind
-    names = (f"lora_te{number}_{flat}", f"{diffusers}.{layer}", f"text_encoders.{published}.transformer.{layer}")
+    names = [f"lora_te{number}_{flat}", f"{diffusers}.{layer}", f"text_encoders.{published}.transformer.{layer}"]
+    # OneTrainer's newer form; and diffusers' with transformers 5, whose CLIPTextModel has no inner `text_model`.
+    names += [f"{kind}.{layer}", f"{diffusers}.{layer.removeprefix('text_model.')}"]
     # A model with one CLIP has no number for it.
-    return (*names, f"lora_te_{flat}") if kind == "clip_l" else names
+    return (*names, f"lora_te_{flat}") if kind == "clip_l" else tuple(names)
 
 
 def layer_of(key: str, names: Mapping[str, Site]) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Fault
 from ..features import Account, Feature, Moment, Stage
+from ..painting import remaining
 from .file import LoraFile
 from .merge import Merged, Weighted, merged
 from .names import ENCODERS
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..materials import Materials
     from ..model import Model
     from ..placement import Resident
-    from ..request import ImageInference
+    from ..request import ImageInference, Lora
 
 SHOWN = 3
 """Unmatched keys that the report names."""
@@ -33,9 +34,12 @@ def check_loras(request: ImageInference, model: Model, materials: Materials) -> 
     ]
 
 
-def is_early(moment: Moment) -> bool:
-    """Whether a moment lies in the high-noise part of a run: its first half, the middle step included."""
-    return moment.step < (moment.steps + 1) // 2
+def steps_of(part: str, steps: int) -> range:
+    """Those of the executed steps that a LoRA for `part` of the sampling acts in: "high" is the first half, with the
+    middle step.
+    """
+    middle = (steps + 1) // 2
+    return {"high": range(middle), "low": range(middle, steps), "both": range(steps)}[part]
 
 
 class Loras:
@@ -46,6 +50,9 @@ class Loras:
         self._files: list[LoraFile] = [materials.loras[entry.model] for entry in self._entries]
         self._matches = [file.match(model.plan) for file in self._files]
         self._plan = model.plan
+        seeded = request.inputs is not None and request.inputs.seed_image is not None
+        every = range(request.steps + 1)
+        self._steps = len(remaining(every, request.strength) if seeded else every) - 1
 
     @property
     def text(self) -> TextLoras | None:
@@ -53,7 +60,7 @@ class Loras:
         patches: list[Weighted] = []
         key: list[Hashable] = []
         for entry, file, match in zip(self._entries, self._files, self._matches, strict=True):
-            weight = entry.weight if file.text_weight is None else file.text_weight
+            weight = _text_weight(entry, file)
             own = match.of(tuple(ENCODERS))
             if weight and own:
                 patches += [(patch, weight) for patch in own]
@@ -79,14 +86,19 @@ class Loras:
 
     def _account(self, number: int) -> Account:
         entry, file, match = self._entries[number], self._files[number], self._matches[number]
-        total = match.matched + len(match.unmatched)
-        where = {
-            "high": "in the first half of the steps",
-            "low": "in the second half of the steps",
-            "both": "throughout",
-        }
-        told = f"LoRA {file.name}: weight {entry.weight:g} {where[entry.transformer]}, "
-        told += "not applied" if not entry.weight else f"{match.matched} of {total} tensors matched"
+        steps, in_text = list(steps_of(entry.transformer, self._steps)), _text_weight(entry, file)
+        found = f"{match.matched} of {match.matched + len(match.unmatched)} tensors matched"
+        told = f"LoRA {file.name}: weight {entry.weight:g}"
+        if not entry.weight or not match.of(("transformer",)):
+            steps = []
+        elif not steps:
+            told += ", no step in its part of the sampling"
+        else:
+            told += f" in {len(steps)} of {self._steps} steps ({steps[0] + 1} to {steps[-1] + 1})"
+        acts_in_text = bool(in_text and match.of(tuple(ENCODERS)))
+        if acts_in_text:
+            told += f", {in_text:g} in the text encoders"
+        told += f", {found}" if steps or acts_in_text else ", not applied"
         layers = {kind: len(match.of((kind,))) for kind in ("transformer", *ENCODERS)}
         lines = [told]
         if match.unmatched:
@@ -99,11 +111,17 @@ class Loras:
             "model": entry.model,
             "weight": entry.weight,
             "transformer": entry.transformer,
+            "steps": steps,
+            "textWeight": in_text if acts_in_text else 0.0,
             "matched": match.matched,
             "unmatched": list(match.unmatched),
             "layers": {kind: count for kind, count in layers.items() if count},
         }
         return Account("lora", tuple(lines), data)
+
+
+def _text_weight(entry: Lora, file: LoraFile) -> float:
+    return entry.weight if file.text_weight is None else file.text_weight
 
 
 class TextLoras:
@@ -137,7 +155,7 @@ class TransformerLoras(Feature):
             self._weights.undo()
 
     def prepare(self, x: torch.Tensor, moment: Moment) -> torch.Tensor:
-        early = is_early(moment)
+        early = moment.step in steps_of("high", moment.steps)
         if self._early is None or (early != self._early and self._stages[True] != self._stages[False]):
             self._weights.undo()
             self._weights.put(self._stages[early])
