@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..host import folders
+from ..pipelines.errors import RequestError, show
 from ..pipelines.materials import Materials
 from ..pipelines.request import Lora
 from . import sockets
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 FOLDER = "loras"
 NONE = "none"
 """The choice that adds no LoRA of the node's own to those of a stack."""
-
-Stack = Sequence[tuple[str, float, float]]
-"""What the ecosystem's stackers make: file name, weight in the transformer, weight in the text encoders."""
 
 
 class SD3LocalLora(io.ComfyNode):
@@ -78,7 +77,7 @@ class SD3LocalLora(io.ComfyNode):
     @classmethod
     def execute(cls, model, weight, transformer, lora=None, loraStack=None) -> io.NodeOutput:
         spec = sockets.Spec({}) if lora is None else lora
-        for name, in_transformer, in_text in loraStack or ():
+        for name, in_transformer, in_text in _stacked(loraStack):
             # A stack has no stages: its LoRAs act throughout.
             spec = _added(spec, name, {"weight": in_transformer}, None if in_text == in_transformer else in_text)
         if model != NONE:
@@ -86,12 +85,43 @@ class SD3LocalLora(io.ComfyNode):
         return io.NodeOutput(spec)
 
 
+def _stacked(stack: object) -> Iterator[tuple[str, float, float]]:
+    """File name, weight in the transformer and weight in the text encoders of each item of a stack.
+
+    That is the form of the stackers of Comfyroll, Efficiency Nodes and LoRA Manager. A name may have the system's own
+    separators or be a whole path, and "None" is an empty place.
+    """
+    for number, item in enumerate(stack if isinstance(stack, (list, tuple)) else [] if stack is None else [stack]):
+        if isinstance(item, (list, tuple)) and len(item) == 3 and isinstance(item[0], str):
+            name, *weights = item
+            if all(isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights):
+                if name != "None":
+                    yield _listed(name), float(weights[0]), float(weights[1])
+                continue
+        told = (
+            f"loraStack[{number}] is {show(item)}; an item of a LORA_STACK is a file name, a weight for the model and "
+            "one for the text encoders."
+        )
+        raise RequestError("invalidLoraStack", told, f"loraStack[{number}]")
+
+
+def _listed(name: str) -> str:
+    """What the folder calls the file that a stack calls `name`; `name` where it has none."""
+    wanted = name.replace("\\", "/")
+    for offered in folders.add_ons(FOLDER):
+        path = str(folders.add_on_path(offered, FOLDER, "model"))
+        if wanted in (offered.replace("\\", "/"), path.replace("\\", "/")):
+            return offered
+    return name
+
+
 def _added(spec: sockets.Spec, model: str, values: dict, text_weight: float | None = None) -> sockets.Spec:
     """The LoRAs of `spec` and one more."""
-    number = len(spec.fields.get("lora", ()))
-    # The same file may come twice with different weights in the text encoders.
-    name = model if model not in spec.materials.loras else f"{model} ({number})"
+    number, name = len(spec.fields.get("lora", ())), model
     opened = _opened(model, f"lora[{number}].model", text_weight)
+    if (known := spec.materials.loras.get(name)) is not None and known.text_weight != text_weight:
+        # The request has one weight for each name, so the same file with another one in the text encoders needs a name.
+        name = f"{model} ({number})"
     return spec.followed_by("lora", {"model": name, **values}, Materials(loras={name: opened}))
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from sd3_local.pipelines.errors import Fault
+from sd3_local.pipelines.generate import generate
 from sd3_local.pipelines.lora import LoraFile
 from sd3_local.pipelines.lora.merge import merged
+from sd3_local.pipelines.materials import Materials
 from sd3_local.pipelines.model import Model
+from sd3_local.pipelines.monitor import Unwatched
 from sd3_local.pipelines.placement import LocalPlacement
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.checkpoints import CheckpointSpec, ClipSpec, TransformerSpec, VAESpec, write_checkpoint
-from tests.engines import open_model
+from tests.engines import open_model, request
 from tests.loras import FORMS, RANK, factors, layers, write_lora
 
 WIDTH, CONTEXT = 192, 128
@@ -35,7 +38,7 @@ def parser(comfy):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clips = {"clip_l": ClipSpec(64, vocabulary=512), "clip_g": ClipSpec(64, projection=64, vocabulary=512)}
+    clips = {"clip_l": ClipSpec(64), "clip_g": ClipSpec(64, projection=64)}
     path = tmp_path_factory.mktemp("lora") / "model.safetensors"
     return write_checkpoint(path, CheckpointSpec(SPEC, VAESpec(), **clips), torch.float32)
 
@@ -232,6 +235,43 @@ def test_three_loras_cost_less_than_3_percent_of_a_step_s_arithmetic(
     once = sum(2 * layer.rows * layer.columns * 3 * RANK for layer in LAYERS)
     assert more == (0 if storage == torch.float32 else once)
     assert more < 0.03 * plain
+
+
+@pytest.mark.parametrize("storage", [torch.float32, torch.float8_e4m3fn])
+def test_full_memory_starts_again_with_the_loras_on_streamed_weights(
+    parser, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: torch.dtype
+) -> None:
+    model = open_model(checkpoint, LocalPlacement(torch.device("cpu"), torch.float32, storage))
+    materials = Materials(
+        loras={
+            form: opened(parser, tmp_path, FORMS[form](LAYERS, factors(LAYERS))) for form in ("kohya", "lycoris-lokr")
+        }
+    )
+    entries = [{"model": "kohya", "transformer": "high"}, {"model": "lycoris-lokr", "transformer": "low"}]
+    asked = request(lora=entries, steps=3)
+    expected = generate(asked, model, Unwatched(), materials).pictures[0].latent
+    module = model.transformer().module
+    objects = {name: id(tensor) for name, tensor in module.named_parameters()}
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    forward, failures = module.forward, [2]
+
+    def full_in_the_second_evaluation(*arguments, **given):
+        failures[0] -= 1
+        if failures[0] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*arguments, **given)
+
+    monkeypatch.setattr(module, "forward", full_in_the_second_evaluation)
+    again = generate(asked, model, Unwatched(), materials).pictures[0].latent
+    monkeypatch.undo()
+    assert failures[0] < 0
+    assert ((again - expected).norm() / expected.norm()) < 1e-5
+    assert {name: id(tensor) for name, tensor in module.named_parameters()} == objects
+    assert all(
+        torch.equal(tensor.view(torch.uint8), before[name].view(torch.uint8))
+        for name, tensor in module.state_dict().items()
+    )
+    assert not any(getattr(part, "patch", None) for part in module.modules())
 
 
 @pytest.fixture(autouse=True)
