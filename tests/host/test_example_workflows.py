@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.comfy_host import ComfyHost
+from tools.examples.editor import Graph
+from tools.examples.graphs import EXAMPLES as NANO
 from tools.starter.workflow import to_prompt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,8 +25,16 @@ def by_class(prompt: dict) -> dict[str, dict]:
     return {node["class_type"]: node["inputs"] for node in prompt.values()}
 
 
-def test_there_is_one_for_the_embedded_model_and_one_for_each_request_of_the_api() -> None:
-    assert {path.stem for path in WORKFLOWS} >= {"nano-text-to-image", *EXAMPLES}
+def test_there_is_one_for_each_feature_on_the_embedded_model_and_one_for_each_request_of_the_api() -> None:
+    assert {path.stem for path in WORKFLOWS} == {"nano-text-to-image", *NANO, *EXAMPLES}
+    assert {path.stem for path in (ROOT / "example_workflows").glob("*.jpg")} == {"nano-text-to-image", *NANO}
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_an_example_is_what_its_tool_makes(host: ComfyHost, name: str) -> None:
+    graph = Graph(host.object_info())
+    NANO[name](graph, name)
+    assert json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8")) == graph.saved(name)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -46,7 +56,8 @@ def test_a_workflow_runs_to_a_picture(host: ComfyHost, path: Path) -> None:
     nodes["SD3LocalModel"]["model"] = "sd3-nano"
     run = host.run(prompt, timeout=1400)
     assert run.status == "success", run.error
-    picture = Image.open(io.BytesIO(host.view(run.images[0])))
+    saver = next(key for key, node in prompt.items() if node["class_type"] == "SaveImage")
+    picture = Image.open(io.BytesIO(host.view(run.outputs[saver]["images"][0])))
     assert picture.size == (nodes["SD3LocalSampler"]["width"], nodes["SD3LocalSampler"]["height"])
     # A picture of one colour, or black, would be none.
     assert len(picture.convert("P", palette=Image.Palette.ADAPTIVE).getcolors()) > 8

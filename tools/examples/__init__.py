@@ -1,0 +1,1 @@
+"""Makes the example workflows, their thumbnails and the pictures of the help pages."""
