@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import loading
+from benchmarks import features, loading
 from tests.checkpoints import CheckpointSpec, TransformerSpec, VAESpec, write_checkpoint
 from tests.comfy_host import ROOT
 
@@ -106,3 +106,20 @@ def test_help_says_what_is_measured(name: str) -> None:
     assert run.returncode == 0
     assert f"run.py bench {name}" in run.stdout
     assert "--quick" in run.stdout
+
+
+def test_features_times_each_one_beside_none(tmp_path: Path) -> None:
+    file = tmp_path / "features.json"
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.features", "--quick", "--threads", "1", "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["case"] for row in rows if row["weights"] == "as computed"] == list(features.CASES)
+    assert [row["case"] for row in rows if row["weights"] == "fp8"] == [features.PLAIN, "three LoRAs, applied"]
+    for row in rows:
+        assert 0 < row["fastest"] <= row["median"]
+        assert f"| {row['case']} |" in run.stdout
