@@ -93,7 +93,7 @@ class SD3LocalIPAdapter(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model=None, encoder=AUTO, **_values):
         """Changes when a file does, so that a replaced one is read anew under its old name."""
-        return [_stamp(path) for path in (folders.add_on_path(model, FOLDER, "model"), *_encoder_paths(encoder))]
+        return [_stamp(path) for path in (folders.add_on_path(model, FOLDER, "model"), *_encoder_paths(encoder, model))]
 
     @classmethod
     def execute(cls, model, guideImages, encoder, clipVision=None, ipAdapters=None, **values) -> io.NodeOutput:
@@ -101,7 +101,7 @@ class SD3LocalIPAdapter(io.ComfyNode):
 
         earlier = sockets.Spec({}) if ipAdapters is None else ipAdapters
         with within(f"ipAdapters[{len(earlier.fields.get('ipAdapters', ()))}]"):
-            opened = _opened(folders.add_on_path(model, FOLDER, "model"), encoder, clipVision)
+            opened = _opened(model, encoder, clipVision)
         # One file may be in a chain twice, with another encoder each.
         names = (model, *(f"{model} ({number})" for number in range(2, len(earlier.materials.ip_adapters) + 3)))
         name = next(name for name in names if earlier.materials.ip_adapters.get(name, opened) is opened)
@@ -122,25 +122,28 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def _encoder_paths(encoder: str) -> list[Path]:
+def _encoder_paths(encoder: str, model: str) -> list[Path]:
     """The file of a picked encoder; for auto, all files that it may be."""
-    names = folders.add_ons(ENCODERS) if encoder == AUTO else [encoder]
+    if encoder != AUTO:
+        names = [encoder]
+    elif model == folders.NANO_REFERENCE:
+        names = [folders.NANO_VISION]
+    else:
+        names = folders.add_ons(ENCODERS)
     return [folders.add_on_path(name, ENCODERS, "encoder") for name in names]
 
 
-def _opened(path: Path, encoder: str, clip_vision: Any) -> IPAdapterFile:
+def _opened(model: str, encoder: str, clip_vision: Any) -> IPAdapterFile:
     from ..pipelines.ip_adapter import fitting_encoder
 
+    path = folders.add_on_path(model, FOLDER, "model")
     if clip_vision is not None:
         from ..host.clip_vision import ComfyImageEncoder
 
         return _adapter.__wrapped__(path, _stamp(path), ComfyImageEncoder(clip_vision))
-    files = _encoder_paths(encoder)
-    if encoder == AUTO:
-        chosen = fitting_encoder(path, files, lambda file: _encoder(file, _stamp(file)))
-    else:
-        chosen = _encoder(files[0], _stamp(files[0]))
-    return _adapter(path, _stamp(path), chosen)
+    files = _encoder_paths(encoder, model)
+    chosen = fitting_encoder(path, files) if encoder == AUTO else files[0]
+    return _adapter(path, _stamp(path), _encoder(chosen, _stamp(chosen)))
 
 
 # Another weight runs the node again, but must not read its files again. What ComfyUI loaded is not kept alive for that.

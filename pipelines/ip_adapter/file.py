@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,8 @@ from ..loading.layout import Target, storage_dtype
 from ..loading.transformer_keys import HEAD
 from .keys import IPAdapterShape, identify, ip_adapter_targets, is_original
 from .vision import PARAMETER as ENCODER
-from .vision import ImageEncoder, VisionFile
-from .vision_keys import EXAMPLE
+from .vision import ImageEncoder
+from .vision_keys import EXAMPLE, VisionShape, identify_vision
 
 if TYPE_CHECKING:
     import torch
@@ -83,28 +83,27 @@ class IPAdapterFile:
         return self._resident
 
 
-def fitting_encoder(path: Path, files: Iterable[Path], open_file: Callable[[Path], VisionFile]) -> VisionFile:
+def fitting_encoder(path: Path, files: Iterable[Path]) -> Path:
     """The image encoder among `files` that gives tokens of the width that the adapter at `path` takes; of several, the
     first one for pictures of 384 pixels, which the published adapter was trained with.
 
     Raises RequestError where there is none, and for what is no IP-Adapter of SD3.
     """
     shape = identify(read_table(path, PARAMETER), path, PARAMETER)
-    fitting = []
+    fitting: list[tuple[Path, VisionShape]] = []
     for file in files:
         try:
-            encoder = open_file(file)
+            found = identify_vision(read_table(file, ENCODER), file, ENCODER)
         except RequestError:
             # Such folders hold encoders of all kinds.
             continue
-        if encoder.width == shape.embed_width:
-            fitting.append(encoder)
+        if found.width == shape.embed_width:
+            fitting.append((file, found))
     if not fitting:
-        told = (
-            f'"{faults.label(path)}" needs a SigLIP image encoder of width {shape.embed_width}{_example(shape)}, and '
-        )
-        raise RequestError("missingEncoder", f"{told}ComfyUI's folder clip_vision has none: put it there.", ENCODER)
-    return min(fitting, key=lambda encoder: encoder.shape.side != 384)
+        told = f'"{faults.label(path)}" needs a SigLIP image encoder of width {shape.embed_width}{_example(shape)}'
+        told += ", and there is none in the folder clip_vision: put it there."
+        raise RequestError("missingEncoder", told, ENCODER)
+    return min(fitting, key=lambda each: each[1].side != 384)[0]
 
 
 @contextmanager

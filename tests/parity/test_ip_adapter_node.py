@@ -32,6 +32,7 @@ def models(comfy) -> Iterator[Path]:
     for folder in ("ipadapter", "clip_vision"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     write_adapter(root / "ipadapter" / "tiny.bin", make_adapter(2, 128))
+    write_adapter(root / "ipadapter" / "other.bin", make_adapter(2, 128, seed=4))
     write_hollow(root / "ipadapter" / "large.safetensors", published_adapter())
     (root / "ipadapter" / "text.safetensors").write_text("I am an IP-Adapter.")
     write_vision(root / "clip_vision" / "tiny.safetensors", make_vision())
@@ -68,7 +69,13 @@ def test_every_option_is_an_input_with_name_and_tooltip(node: Any) -> None:
 
 def test_it_offers_the_folders_and_what_comes_with_the_pack(node: Any) -> None:
     inputs = {item.id: item for item in node.define_schema().inputs}
-    assert inputs["model"].options == ["large.safetensors", "text.safetensors", "tiny.bin", "nano-reference"]
+    assert inputs["model"].options == [
+        "large.safetensors",
+        "other.bin",
+        "text.safetensors",
+        "tiny.bin",
+        "nano-reference",
+    ]
     assert inputs["encoder"].options == ["auto", "text.safetensors", "tiny.safetensors", "nano-vision"]
     assert inputs["encoder"].default == "auto"
 
@@ -111,8 +118,11 @@ def test_nodes_in_a_chain_add_up_and_keep_their_own_encoders(node: Any, comfy: A
 
 
 def test_another_weight_reads_no_file_again(node: Any) -> None:
-    first, second = (spec_of(node, weight=weight).materials.ip_adapters["tiny.bin"] for weight in (0.5, 0.6))
-    assert first is second
+    for encoder in ("tiny.safetensors", "auto"):
+        first, second = (
+            spec_of(node, encoder=encoder, weight=weight).materials.ip_adapters["tiny.bin"] for weight in (0.5, 0.6)
+        )
+        assert first is second
 
 
 @pytest.mark.parametrize(
@@ -139,3 +149,29 @@ def test_a_replaced_file_is_read_anew(node: Any, models: Path) -> None:
     assert node.fingerprint_inputs(**given) != before
     (file,) = spec_of(node).materials.ip_adapters.values()
     assert file.shape.blocks == 3
+
+
+def test_the_pack_s_own_adapter_runs_from_node_to_report(node: Any) -> None:
+    from sd3_local.nodes.model import SD3LocalModel
+    from sd3_local.nodes.prompt import SD3LocalPrompt
+    from sd3_local.nodes.sampler import SD3LocalSampler
+
+    files = dict.fromkeys(("vae", "textEncoder1", "textEncoder2", "textEncoder3"), "from model")
+    model = SD3LocalModel.execute(model="sd3-nano", dtype="auto", **files).result[0]
+    prompt = SD3LocalPrompt.execute(positivePrompt="a picture", negativePrompt="", clipSkip=-1).result[0]
+    given = {"width": 64, "height": 64, "seed": 1, "steps": 2, "scheduler": "Default", "CFGScale": 5.0}
+    ran = SD3LocalSampler.execute(
+        model=model,
+        prompt=prompt,
+        numberResults=1,
+        ipAdapters=spec_of(node, model="nano-reference", encoder="auto", pictures=2),
+        **given,
+    )
+    assert "IP-Adapter nano-reference.safetensors: weight 0.8" in ran.result[3]
+    assert "2 guide images by concat" in ran.result[3]
+    (account,) = ran.result[2].report.accounts
+    assert (account.data["encoder"], account.data["steps"]) == ("nano-vision.safetensors", [0, 1])
+    with pytest.raises(RequestError, match=r"width 128 with 2 blocks, but .* has a width of 128 and 8 blocks"):
+        SD3LocalSampler.execute(
+            model=model, prompt=prompt, numberResults=1, ipAdapters=spec_of(node, model="other.bin"), **given
+        )

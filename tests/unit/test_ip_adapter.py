@@ -173,12 +173,12 @@ def test_the_encoder_is_found_by_its_width_and_384_pixels_come_first(tmp_path: P
     text.write_text("none")
     small = write("b.safetensors", published_vision(768, 12, 3072, 16, 196))
     with pytest.raises(RequestError, match="width 1152, such as sigclip_vision_patch14_384") as caught:
-        fitting_encoder(adapter, [text, small], lambda file: VisionFile(file, PLACEMENT))
+        fitting_encoder(adapter, [text, small])
     assert caught.value.faults[0].code == "missingEncoder"
     larger = write("c.safetensors", published_vision(patch=16, tokens=1024))
     published = write("d.safetensors", published_vision())
     for files, chosen in (([text, small, larger], larger), ([larger, published], published)):
-        assert fitting_encoder(adapter, files, lambda file: VisionFile(file, PLACEMENT)).name == chosen.name
+        assert fitting_encoder(adapter, files) == chosen
 
 
 def test_faults_are_told_of_the_request() -> None:
