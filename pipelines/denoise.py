@@ -5,8 +5,10 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..caching import CacheRun, DiffusersForward
 from .features import Call, Feature, Moment
 from .monitor import Monitor
 
@@ -48,7 +50,8 @@ class Velocity:
     `transformer` is diffusers' SD3Transformer2DModel or takes the same arguments. x is [1, 16, height / 8, width / 8]
     in model space and float32; the transformer computes in `dtype`, and v is float32 again, so that a sampler's sums
     lose nothing. `together` evaluates both conditionings in one batch: faster, but larger. Progress, previews and the
-    wish to stop pass through here, because every sampler does; and so do the `features`, in their order.
+    wish to stop pass through here, because every sampler does; and so do the `features`, in their order. A `cache`
+    decides what of the transformer is computed.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Velocity:
         monitor: Monitor,
         *,
         features: Sequence[Feature] = (),
+        cache: CacheRun | None = None,
         first_step: int,
         total_steps: int,
         together: bool,
@@ -70,6 +74,8 @@ class Velocity:
         self._dtype = dtype
         self._monitor = monitor
         self._features = features
+        self._cache = cache
+        self._attending: Call | None = None
         self._first_step = first_step
         self._total_steps = total_steps
         self._together = together
@@ -96,22 +102,24 @@ class Velocity:
 
         positive, negative, scale = self._guidance.positive, self._guidance.negative, self._guidance.scale
         if negative is None:
-            return self._evaluate(x, moment, (positive,), (True,))
+            (alone,) = self._evaluate([self._call(x, moment, (positive,), (True,))])
+            return alone
         # Joint attention has no mask, so prompts of different length can't share a batch without changing the picture.
         if self._together and positive.context.shape == negative.context.shape:
-            both = self._evaluate(torch.cat([x, x]), moment, (negative, positive), (False, True))
-            unconditional, conditional = both.chunk(2)
+            both = self._call(torch.cat([x, x]), moment, (negative, positive), (False, True))
+            unconditional, conditional = self._evaluate([both])[0].chunk(2)
         else:
-            unconditional = self._evaluate(x, moment, (negative,), (False,))
-            conditional = self._evaluate(x, moment, (positive,), (True,))
+            unconditional, conditional = self._evaluate(
+                [self._call(x, moment, (negative,), (False,)), self._call(x, moment, (positive,), (True,))]
+            )
         return unconditional + scale * (conditional - unconditional)
 
-    def _evaluate(
+    def _call(
         self, x: torch.Tensor, moment: Moment, parts: Sequence[Conditioning], conditional: tuple[bool, ...]
-    ) -> torch.Tensor:
+    ) -> Call:
         import torch
 
-        call = Call(
+        return Call(
             moment,
             latents=x.to(self._dtype),
             context=torch.cat([part.context for part in parts]),
@@ -119,6 +127,17 @@ class Velocity:
             timestep=torch.full((x.shape[0],), moment.sigma * TIMESTEPS, dtype=torch.float32, device=x.device),
             conditional=conditional,
         )
+
+    def _evaluate(self, calls: Sequence[Call]) -> list[torch.Tensor]:
+        """The velocities, in float32, of all calls of one moment; a cache decides about them together."""
+        if self._cache is None:
+            return [self._whole(call).float() for call in calls]
+        moment = calls[0].moment
+        signature = tuple(feature.signature(moment) for feature in self._features)
+        made = self._cache.evaluate(moment.sigma, {call.conditional: self._parts(call) for call in calls}, signature)
+        return [velocity.float() for velocity in made]
+
+    def _whole(self, call: Call) -> torch.Tensor:
         return self._transformer(
             hidden_states=call.latents,
             encoder_hidden_states=call.context,
@@ -127,7 +146,18 @@ class Velocity:
             block_controlnet_hidden_states=self._residuals(call),
             joint_attention_kwargs=self._attention(call),
             return_dict=False,
-        )[0].float()
+        )[0]
+
+    def _parts(self, call: Call) -> DiffusersForward:
+        return DiffusersForward(
+            self._transformer,
+            call.latents,
+            call.context,
+            call.pooled,
+            call.timestep,
+            residuals=partial(self._residuals, call),
+            attention=partial(self._attention, call),
+        )
 
     def _residuals(self, call: Call) -> list[torch.Tensor] | None:
         given = [added for feature in self._features if (added := feature.residuals(call)) is not None]
@@ -136,10 +166,13 @@ class Velocity:
         return [sum(per_block[1:], start=per_block[0]).to(self._dtype) for per_block in zip(*given, strict=True)]
 
     def _attention(self, call: Call) -> dict[str, Any] | None:
-        merged: dict[str, Any] = {}
-        for feature in self._features:
-            merged |= feature.attention(call)
-        return merged or None
+        if call is not self._attending:
+            # Features tell their processors of one call at a time.
+            self._arguments: dict[str, Any] = {}
+            for feature in self._features:
+                self._arguments |= feature.attention(call)
+            self._attending = call
+        return self._arguments or None
 
 
 def activation_bytes(width: int, height: int, context_tokens: int, model_width: int, itemsize: int, batch: int) -> int:

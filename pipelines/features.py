@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,12 @@ class Feature:
     def prepare(self, x: torch.Tensor, moment: Moment) -> torch.Tensor:
         """`x` [1, 16, h, w], float32, as the transformer is to see it; called before each evaluation."""
         return x
+
+    def signature(self, moment: Moment) -> Hashable:
+        """What the transformer is at this moment, as far as this feature makes it: where it differs from the last
+        moment's, nothing of an earlier step can be reused.
+        """
+        return None
 
     def residuals(self, call: Call) -> Sequence[torch.Tensor] | None:
         """What is added to the hidden states [B, tokens, width] after each block of the transformer but the last, one

@@ -153,6 +153,7 @@ class _Run:
         self._monitor = monitor
         self._materials = materials
         self._loras = self._control_nets = self._ip_adapters = self._faces = self._safety = None
+        self._accelerator = None
         if request.lora:
             from .lora import Loras
 
@@ -165,6 +166,10 @@ class _Run:
             from .ip_adapter import IPAdapters
 
             self._ip_adapters = IPAdapters(request, model, materials, monitor)
+        if request.accelerator_options is not None:
+            from .accelerator import Accelerator
+
+            self._accelerator = Accelerator(request.accelerator_options, chosen)
         if request.ultralytics is not None:
             from .faces import FaceFix
 
@@ -186,7 +191,8 @@ class _Run:
         """What each feature did, in the order in which they act."""
         of_inputs = inputs.account(self._request, self._starts, self._steps)
         given = [] if of_inputs is None else [of_inputs]
-        for part in (self._loras, self._control_nets, self._ip_adapters, self._faces, self._safety):
+        parts = (self._loras, self._control_nets, self._ip_adapters, self._accelerator, self._faces, self._safety)
+        for part in parts:
             if part is not None:
                 given += part.accounts()
         return given
@@ -242,6 +248,7 @@ class _Run:
                         init=init,
                         mask=self._latent_mask(canvas, start.mask),
                         features=features,
+                        accelerator=self._accelerator,
                     ),
                     self._monitor,
                 )
@@ -305,6 +312,7 @@ class _Run:
                 init=latents.to_model(self._model.encode_picture(canvas.take(picture), self._monitor)),
                 mask=self._latent_mask(canvas, mask),
                 features=self._beside_control(),
+                accelerator=self._accelerator,
             ),
             self._monitor,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from .samplers import NoiseStream
 if TYPE_CHECKING:
     import torch
 
+    from .accelerator import Accelerator
     from .model import Model
     from .samplers import Sampler
 
@@ -43,6 +44,7 @@ class Painting:
     init: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     features: Sequence[Feature] = ()
+    accelerator: Accelerator | None = None
 
 
 def remaining(sigmas: Sequence[float], strength: float) -> Sequence[float]:
@@ -69,20 +71,25 @@ def paint(model: Model, painting: Painting, monitor: Monitor) -> torch.Tensor:
             features = list(painting.features)
             if painting.init is not None and painting.mask is not None:
                 features.append(KeepOutside(painting.init, noise.initial, painting.mask))
-            velocity = Velocity(
-                resident.module,
-                painting.guidance.to(device, dtype),
-                painting.sigmas,
-                dtype,
-                monitor,
-                features=features,
-                first_step=painting.first_step,
-                total_steps=painting.total_steps,
-                together=not streamed,
-            )
+            accelerator, transformer = painting.accelerator, resident.module
             with ExitStack() as stack:
+                cache = stack.enter_context(
+                    nullcontext() if accelerator is None else accelerator.running(transformer, painting.sigmas, device)
+                )
                 for feature in features:
-                    stack.enter_context(feature.running(Stage(resident.module, resident, device, dtype)))
+                    stack.enter_context(feature.running(Stage(transformer, resident, device, dtype)))
+                velocity = Velocity(
+                    transformer,
+                    painting.guidance.to(device, dtype),
+                    painting.sigmas,
+                    dtype,
+                    monitor,
+                    features=features,
+                    cache=cache,
+                    first_step=painting.first_step,
+                    total_steps=painting.total_steps,
+                    together=not streamed,
+                )
                 latent = painting.sampler(velocity, _start(painting, noise.initial), painting.sigmas, noise)
                 for feature in features:
                     latent = feature.finish(latent)
@@ -104,5 +111,6 @@ def _room(transformer: torch.nn.Module, painting: Painting, dtype: torch.dtype) 
     batch = 2 if painting.guidance.negative is not None else 1
     width, height, inner = painting.width, painting.height, transformer.inner_dim
     tokens = batch * (width // 16) * (height // 16) * inner * dtype.itemsize
-    beside = sum(feature.activation_bytes(tokens) for feature in painting.features)
+    using = [*painting.features, *([] if painting.accelerator is None else [painting.accelerator])]
+    beside = sum(user.activation_bytes(tokens) for user in using)
     return activation_bytes(width, height, context, inner, dtype.itemsize, batch) + beside

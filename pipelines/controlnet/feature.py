@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..features import Call, Feature, Stage
+from ..features import Call, Feature, Moment, Stage
 from ..windows import window
 from .file import ControlNetFile
 
@@ -78,6 +78,9 @@ class Control(Feature):
             yield
         finally:
             self._stage = self._placed_hint = None
+
+    def signature(self, moment: Moment) -> Hashable:
+        return moment.step in steps_of(self._entry, moment.steps)
 
     def residuals(self, call: Call) -> Sequence[torch.Tensor] | None:
         moment = call.moment

@@ -154,6 +154,9 @@ class TransformerLoras(Feature):
         finally:
             self._weights.undo()
 
+    def signature(self, moment: Moment) -> Hashable:
+        return self._stages[True] != self._stages[False] and moment.step in steps_of("high", moment.steps)
+
     def prepare(self, x: torch.Tensor, moment: Moment) -> torch.Tensor:
         early = moment.step in steps_of("high", moment.steps)
         if self._early is None or (early != self._early and self._stages[True] != self._stages[False]):

@@ -1,0 +1,160 @@
+"""The accelerator of a run: from its options to a cache for each canvas, and what the caches did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..caching import CacheOptions, CacheRun, Calibration, Technique, Trace, calibration_of, limit_of, weights_hash
+from .features import Account
+from .windows import window
+
+if TYPE_CHECKING:
+    import torch
+
+    from .request import AcceleratorOptions
+    from .samplers import Scheduler
+
+TENSORS = 3
+"""Tensors of hidden states that a cache takes at most: two tails, and what is kept of two signals."""
+
+NAMES: dict[Technique, str] = {"fb": "First Block Cache", "tea": "TeaCache", "db": "DB Cache"}
+
+
+def technique(options: AcceleratorOptions) -> Technique | None:
+    """The one that is on; rules.py refuses more than one."""
+    if options.fb_cache:
+        return "fb"
+    if options.tea_cache:
+        return "tea"
+    return "db" if options.db_cache else None
+
+
+def eagerness(options: AcceleratorOptions) -> float:
+    """How much the technique that is on may reuse, from 0 (never) to 1 (whatever the bounds let it).
+
+    The API's thresholds go the other way for First Block Cache and DB Cache: lower reuses more.
+    """
+    if options.tea_cache:
+        return options.tea_cache_distance
+    return 1 - (options.fb_cache_threshold if options.fb_cache else options.db_cache_threshold)
+
+
+class Accelerator:
+    """The caches of one request, under one scheduler."""
+
+    def __init__(self, options: AcceleratorOptions, scheduler: Scheduler):
+        self._options = options
+        self._scheduler = scheduler
+        self._technique = technique(options)
+        self._runs: list[tuple[CacheOptions, Trace]] = []
+        self._calibration: Calibration | None = None
+
+    def activation_bytes(self, tokens: int) -> int:
+        """Memory that a cache needs, where one tensor of hidden states has `tokens` bytes."""
+        return 0 if self._technique is None else TENSORS * tokens
+
+    @contextmanager
+    def running(
+        self, transformer: torch.nn.Module, sigmas: Sequence[float], device: torch.device
+    ) -> Iterator[CacheRun | None]:
+        """The cache of one canvas, sampled along `sigmas`: new, and freed at the end. A run that ended well counts in
+        the account. None where no technique is on.
+        """
+        if self._technique is None:
+            yield None
+            return
+        options = self._cache_options(transformer, len(sigmas) - 1)
+        run = CacheRun(
+            options,
+            sigmas,
+            device,
+            evaluations=self._scheduler.evaluations,
+            stochastic=self._scheduler.stochastic,
+        )
+        try:
+            yield run
+            self._runs.append((options, run.trace))
+        finally:
+            run.close()
+
+    def accounts(self) -> list[Account]:
+        """What was decided about each step of each canvas."""
+        if self._technique is None:
+            line = "accelerator: fbCache, teaCache and dbCache are all off, so every step was computed"
+            return [Account("acceleratorOptions", (line,), {"technique": None, "runs": []})]
+        data = {
+            "technique": self._technique,
+            "calibration": None if self._calibration is None else self._calibration.name,
+            "calibrated": self._calibration is not None and self._calibration.measured,
+            "runs": [_as_data(options, trace) for options, trace in self._runs],
+        }
+        lines = [line for number in range(len(self._runs)) for line in self._lines(number)]
+        return [Account("acceleratorOptions", tuple(lines), data)]
+
+    @property
+    def traces(self) -> list[Trace]:
+        """The trace of each canvas, in the order in which they were sampled."""
+        return [trace for _, trace in self._runs]
+
+    def _cache_options(self, transformer: torch.nn.Module, steps: int) -> CacheOptions:
+        options = self._options
+        if self._calibration is None:
+            dtype = str(transformer.proj_out.weight.dtype).removeprefix("torch.")
+            self._calibration = calibration_of(weights_hash(transformer), dtype)
+        return CacheOptions(
+            self._technique,
+            limit_of(eagerness(options), self._calibration.scales[self._technique]),
+            window(
+                steps,
+                options.cache_start_step,
+                options.cache_end_step,
+                options.cache_start_step_percentage,
+                options.cache_end_step_percentage,
+            ),
+            options.cache_max_consecutive_steps,
+            options.db_cache_skip_interval if options.db_cache else None,
+        )
+
+    def _lines(self, number: int) -> Iterator[str]:
+        options, trace = self._runs[number]
+        name = NAMES[options.technique] + (f", canvas {number + 1}" if len(self._runs) > 1 else "")
+        yield f"{name}: {summary(trace)}  {trace.compact}"
+        reasons = ", ".join(f"{reason} {count}" for reason, count in trace.reasons().items())
+        yield f"computed because of: {reasons}; at most {trace.longest} reused in a row"
+        if trace.count("reused"):
+            yield (
+                f"about {trace.saved_ms / 1000:.2f} s saved: {trace.mean_ms('computed'):.1f} ms a computed evaluation, "
+                f"{trace.mean_ms('reused'):.1f} ms a reused one; caches of {trace.cache_bytes / 2**20:.1f} MiB"
+            )
+        if not options.window:
+            yield f"none of the {len(trace.steps)} executed steps begins in the window, so nothing could be reused"
+        if self._scheduler.evaluations > 1 or self._scheduler.stochastic:
+            why = "adds noise" if self._scheduler.stochastic else "evaluates steps twice"
+            yield f"{self._scheduler.name} {why}, so work is reused as it was, without a forecast"
+        if not self._calibration.measured:
+            yield "the limits of error were not calibrated for this model"
+
+
+def summary(trace: Trace) -> str:
+    """How many steps were treated in which way."""
+    computed, conditional, reused = (trace.count(action) for action in ("computed", "conditional", "reused"))
+    return f"{computed} computed, {conditional} conditional-only, {reused} reused"
+
+
+def _as_data(options: CacheOptions, trace: Trace) -> dict[str, Any]:
+    return {
+        "computed": trace.count("computed"),
+        "conditionalOnly": trace.count("conditional"),
+        "reused": trace.count("reused"),
+        "trace": trace.compact,
+        "reasons": trace.reasons(),
+        "longestRun": trace.longest,
+        "window": [options.window.start, options.window.stop],
+        "computedMs": trace.mean_ms("computed"),
+        "reusedMs": trace.mean_ms("reused"),
+        "savedMs": trace.saved_ms,
+        "cacheBytes": trace.cache_bytes,
+        "steps": [row.as_data() for row in trace.rows],
+    }
