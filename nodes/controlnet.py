@@ -79,10 +79,10 @@ class SD3LocalControlNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, guideImage, controlNet=None, **values) -> io.NodeOutput:
-        from ..pipelines.controlnet import at
+        from ..pipelines.loading.faults import within
 
         earlier = sockets.Spec({}) if controlNet is None else controlNet
-        with at(f"controlNet[{len(earlier.fields.get('controlNet', ()))}].model"):
+        with within(f"controlNet[{len(earlier.fields.get('controlNet', ()))}]"):
             path = folders.add_on_path(model, FOLDER, "model")
             opened = _opened(path, _stamp(path))
         pictures = sockets.named(guideImage)

@@ -97,7 +97,7 @@ class SD3LocalIPAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, guideImages, encoder, clipVision=None, ipAdapters=None, **values) -> io.NodeOutput:
-        from ..pipelines.ip_adapter import within
+        from ..pipelines.loading.faults import within
 
         earlier = sockets.Spec({}) if ipAdapters is None else ipAdapters
         with within(f"ipAdapters[{len(earlier.fields.get('ipAdapters', ()))}]"):

@@ -118,19 +118,19 @@ def _listed(name: str) -> str:
 def _added(spec: sockets.Spec, model: str, values: dict, text_weight: float | None = None) -> sockets.Spec:
     """The LoRAs of `spec` and one more."""
     number, name = len(spec.fields.get("lora", ())), model
-    opened = _opened(model, f"lora[{number}].model", text_weight)
+    opened = _opened(model, f"lora[{number}]", text_weight)
     if (known := spec.materials.loras.get(name)) is not None and known.text_weight != text_weight:
         # The request has one weight for each name, so the same file with another one in the text encoders needs a name.
         name = f"{model} ({number})"
     return spec.followed_by("lora", {"model": name, **values}, Materials(loras={name: opened}))
 
 
-def _opened(model: str, parameter: str, text_weight: float | None) -> LoraFile:
+def _opened(model: str, path: str, text_weight: float | None) -> LoraFile:
     from ..host.lora import parse_adapters
-    from ..pipelines.controlnet import at
+    from ..pipelines.loading.faults import within
     from ..pipelines.lora import LoraFile
 
-    with at(parameter):
+    with within(path):
         return LoraFile(folders.add_on_path(model, FOLDER, "model"), parse_adapters, text_weight)
 
 

@@ -6,8 +6,8 @@ added to the transformer's hidden states (Zhang et al. 2023, https://arxiv.org/a
 
 from .check import check_control_nets
 from .feature import residual_of
-from .file import ControlNetFile, at
+from .file import ControlNetFile
 from .keys import ControlNetShape
 from .run import ControlNets
 
-__all__ = ["ControlNetFile", "ControlNetShape", "ControlNets", "at", "check_control_nets", "residual_of"]
+__all__ = ["ControlNetFile", "ControlNetShape", "ControlNets", "check_control_nets", "residual_of"]

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
-from ..loading import Source, faults
+from ..loading import faults
 from ..loading.checkpoint import read_table
-from ..loading.fill import Role, assign, check_complete, in_background, values
 from ..loading.folder import read_component
-from ..loading.layout import Target, storage_dtype
+from ..loading.part import Part
 from ..loading.transformer_keys import CHANNELS, HEAD, PATCH
 from .keys import ControlNetShape, control_net_targets, identify, is_original
 
 if TYPE_CHECKING:
-    import torch
     from diffusers import SD3ControlNetModel
 
     from ..placement import Placement, Resident
 
 PARAMETER = "model"
-"""What faults of a file call it; `at` gives them the path in the request."""
+"""What faults of a file call it; `faults.within` gives them the path in the request."""
 
 
 class ControlNetFile:
@@ -39,63 +32,21 @@ class ControlNetFile:
         table = read_component(path, PARAMETER) if path.is_dir() else read_table(path, PARAMETER)
         self.shape: ControlNetShape = identify(table, path, PARAMETER)
         self.name = faults.label(path)
-        self.reading_seconds = 0.0
         targets = control_net_targets(self.shape, is_original(table))
-        entries = [table[name] for name in {target.source for target in targets}]
-        self._source = Source(
-            "controlnet",
-            path,
-            PARAMETER,
-            self.shape,
-            storage_dtype(table, targets),
-            sum(entry.numel for entry in entries),
-            sum(entry.nbytes for entry in entries),
-            table,
+        self._net = Part(
+            "controlnet", path, PARAMETER, self.shape, table, targets, placement, lambda: _without_memory(self.shape)
         )
-        self._targets = targets
-        self._placement = placement
-        self._resident: Resident | None = None
+
+    @property
+    def reading_seconds(self) -> float:
+        """Seconds that went into reading the file."""
+        return self._net.reading_seconds
 
     def resident(self) -> Resident:
         """The net, diffusers' SD3ControlNetModel. Raises RequestError where the file has changed, or has weights that
         are no numbers.
         """
-        if self._resident is None:
-            started = time.perf_counter()
-            source = self._source
-            precision = self._placement.precision(source.kind, source.dtype, source.parameters)
-            module = _load(source, self.shape, self._targets, precision.storage, precision.compute)
-            self._resident = self._placement.adopt(source.kind, module)
-            self.reading_seconds += time.perf_counter() - started
-        return self._resident
-
-
-@contextmanager
-def at(parameter: str) -> Iterator[None]:
-    """Faults of a file that are found in this context are told of `parameter`, such as `controlNet[1].model`."""
-    try:
-        yield
-    except RequestError as error:
-        raise RequestError.of(replace(fault, parameter=parameter) for fault in error.faults) from None
-
-
-def _load(
-    source: Source,
-    shape: ControlNetShape,
-    targets: list[Target],
-    storage: torch.dtype | None,
-    compute: torch.dtype,
-) -> SD3ControlNetModel:
-    with in_background(values(source, targets, _role, storage, compute)) as ready:
-        module = _without_memory(shape)
-        assign(module, targets, ready(), compute)
-    check_complete(module)
-    return module
-
-
-def _role(target: Target) -> Role:
-    """Known from the shape alone: the module's only matrices are the weights of its Linear layers."""
-    return Role.LINEAR if len(target.shape) == 2 else Role.OTHER
+        return self._net.resident()
 
 
 def _without_memory(shape: ControlNetShape) -> SD3ControlNetModel:

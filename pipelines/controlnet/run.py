@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from ..canvas import Canvas
 from ..features import Account, Feature
+from ..loading.faults import within
 from ..painting import remaining
 from .check import suits
 from .feature import Control, Tally, steps_of
-from .file import ControlNetFile, at
+from .file import ControlNetFile
 from .hints import Hints
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ControlNets:
 
     def _control(self, number: int, acting: Sequence[int], canvas: Canvas, index: int) -> Control:
         entry, file = self._entries[number], self._files[number]
-        with at(f"controlNet[{number}].model"):
+        with within(f"controlNet[{number}]"):
             self._read(file)
         return Control(
             entry,

@@ -5,7 +5,7 @@ every block (Ye et al. 2023, https://arxiv.org/abs/2308.06721; for SD3: InstantX
 """
 
 from .check import check_ip_adapters
-from .file import IPAdapterFile, fitting_encoder, within
+from .file import IPAdapterFile, fitting_encoder
 from .keys import IPAdapterShape
 from .run import IPAdapters
 from .vision import ImageEncoder, VisionFile, squashed
@@ -19,5 +19,4 @@ __all__ = [
     "check_ip_adapters",
     "fitting_encoder",
     "squashed",
-    "within",
 ]

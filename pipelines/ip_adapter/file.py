@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from ..loading import Source, faults
+from ..loading import faults
 from ..loading.checkpoint import read_table
-from ..loading.fill import Role, assign, check_complete, in_background, values
-from ..loading.layout import Target, storage_dtype
+from ..loading.part import Part
 from ..loading.transformer_keys import HEAD
 from .keys import IPAdapterShape, identify, ip_adapter_targets, is_original
 from .vision import PARAMETER as ENCODER
@@ -42,30 +38,19 @@ class IPAdapterFile:
         self.shape: IPAdapterShape = identify(table, path, PARAMETER)
         self.name = faults.label(path)
         self.encoder = encoder
-        self._reading_seconds = 0.0
         if encoder.width != self.shape.embed_width:
             told = f'"{encoder.name}" gives tokens of {encoder.width} features, but "{self.name}" takes '
             told += f"{self.shape.embed_width}: choose the image encoder that it was trained with"
             raise RequestError("incompatibleEncoder", f"{told}{_example(self.shape)}.", ENCODER)
-        self._targets = ip_adapter_targets(self.shape, is_original(table))
-        entries = [table[target.source] for target in self._targets]
-        self._source = Source(
-            "ip_adapter",
-            path,
-            PARAMETER,
-            self.shape,
-            storage_dtype(table, self._targets),
-            sum(entry.numel for entry in entries),
-            sum(entry.nbytes for entry in entries),
-            table,
+        targets = ip_adapter_targets(self.shape, is_original(table))
+        self._adapter = Part(
+            "ip_adapter", path, PARAMETER, self.shape, table, targets, placement, lambda: _without_memory(self.shape)
         )
-        self._placement = placement
-        self._resident: Resident | None = None
 
     @property
     def reading_seconds(self) -> float:
         """Seconds that went into reading the files of adapter and encoder."""
-        return self._reading_seconds + self.encoder.reading_seconds
+        return self._adapter.reading_seconds + self.encoder.reading_seconds
 
     def resident(self) -> Resident:
         """A module of two parts: `image_proj`, diffusers' IPAdapterTimeImageProjection, and `ip_adapter`, a
@@ -73,14 +58,7 @@ class IPAdapterFile:
 
         Raises RequestError where the file has changed, or has weights that are no numbers.
         """
-        if self._resident is None:
-            started = time.perf_counter()
-            source = self._source
-            precision = self._placement.precision(source.kind, source.dtype, source.parameters)
-            module = _load(source, self.shape, self._targets, precision.storage, precision.compute)
-            self._resident = self._placement.adopt(source.kind, module)
-            self._reading_seconds += time.perf_counter() - started
-        return self._resident
+        return self._adapter.resident()
 
 
 def fitting_encoder(path: Path, files: Iterable[Path]) -> Path:
@@ -106,32 +84,8 @@ def fitting_encoder(path: Path, files: Iterable[Path]) -> Path:
     return min(fitting, key=lambda each: each[1].side != 384)[0]
 
 
-@contextmanager
-def within(path: str) -> Iterator[None]:
-    """Faults of files that are found in this context are told of the object at `path`, such as `ipAdapters[1]`."""
-    try:
-        yield
-    except RequestError as error:
-        raise RequestError.of(replace(fault, parameter=f"{path}.{fault.parameter}") for fault in error.faults) from None
-
-
 def _example(shape: IPAdapterShape) -> str:
     return f", such as {EXAMPLE}" if shape.embed_width == 1152 else ""
-
-
-def _load(
-    source: Source, shape: IPAdapterShape, targets: list[Target], storage: torch.dtype | None, compute: torch.dtype
-) -> torch.nn.Module:
-    with in_background(values(source, targets, _role, storage, compute)) as ready:
-        module = _without_memory(shape)
-        assign(module, targets, ready(), compute)
-    check_complete(module)
-    return module
-
-
-def _role(target: Target) -> Role:
-    """Known from the shape alone: the module's only matrices are the weights of its Linear layers."""
-    return Role.LINEAR if len(target.shape) == 2 else Role.OTHER
 
 
 def _without_memory(shape: IPAdapterShape) -> torch.nn.Module:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..features import Account, Feature
 from ..inputs import opaque
+from ..loading.faults import within
 from .combine import combined
 from .feature import Acting, PicturePrompts, Tally
-from .file import within
 from .weights import LAYOUT_TYPES, block_weights
 
 if TYPE_CHECKING:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import RequestError
-from ..loading import Source, faults
+from ..loading import faults
 from ..loading.checkpoint import read_table
-from ..loading.fill import check_complete, fill
-from ..loading.layout import storage_dtype
+from ..loading.fill import Role
+from ..loading.layout import Target
+from ..loading.part import Part, matrix_role
 from ..placement import when_full
 from .vision_keys import VisionShape, identify_vision, vision_table, vision_targets
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import SiglipVisionModel
 
     from ..monitor import Monitor
-    from ..placement import Placement, Resident
+    from ..placement import Placement
 
 PARAMETER = "encoder"
 """What faults of an encoder's file call it: a field of the node, since the API has none."""
@@ -51,25 +51,28 @@ class VisionFile:
         self.shape: VisionShape = identify_vision(whole, path, PARAMETER)
         self.name = faults.label(path)
         self.width = self.shape.width
-        self.reading_seconds = 0.0
-        table, self._targets = vision_table(whole), vision_targets(self.shape)
-        entries = [table[target.source] for target in self._targets]
-        self._source = Source(
+        self._encoder = Part(
             "vision",
             path,
             PARAMETER,
             self.shape,
-            storage_dtype(table, self._targets),
-            sum(entry.numel for entry in entries),
-            sum(entry.nbytes for entry in entries),
-            table,
+            vision_table(whole),
+            vision_targets(self.shape),
+            placement,
+            lambda: _without_memory(self.shape),
+            role=_role,
+            inner=_inner,
+            finish=self._number_places,
         )
-        self._placement = placement
-        self._resident: Resident | None = None
+
+    @property
+    def reading_seconds(self) -> float:
+        """Seconds that went into reading the file."""
+        return self._encoder.reading_seconds
 
     def encode(self, picture: torch.Tensor, monitor: Monitor) -> torch.Tensor:
         """As `ImageEncoder.encode`."""
-        resident, shape = self._loaded(), self.shape
+        resident, shape = self._encoder.resident(), self.shape
 
         def work(streamed: bool) -> torch.Tensor:
             monitor.check()
@@ -83,21 +86,11 @@ class VisionFile:
 
         return when_full(work, _exhausted)[0]
 
-    def _loaded(self) -> Resident:
+    def _number_places(self, module: torch.nn.Module) -> None:
         import torch
 
-        if self._resident is None:
-            started = time.perf_counter()
-            source = self._source
-            precision = self._placement.precision(source.kind, source.dtype, source.parameters)
-            module = _without_memory(self.shape)
-            fill(_inner(module), source, self._targets, precision.storage, precision.compute)
-            # Not saved in files, and on the meta device it stays without values.
-            _inner(module).embeddings.position_ids = torch.arange(self.shape.tokens).expand(1, -1)
-            check_complete(module)
-            self._resident = self._placement.adopt(source.kind, module.eval())
-            self.reading_seconds += time.perf_counter() - started
-        return self._resident
+        # Not saved in files, and on the meta device it stays without values.
+        _inner(module).embeddings.position_ids = torch.arange(self.shape.tokens).expand(1, -1)
 
 
 def squashed(picture: torch.Tensor, side: int) -> torch.Tensor:
@@ -112,6 +105,11 @@ def squashed(picture: torch.Tensor, side: int) -> torch.Tensor:
     if tuple(picture.shape[:2]) != (side, side):
         pixels = torch.nn.functional.interpolate(pixels, (side, side), mode="bicubic", antialias=True)
     return ((pixels * 255).clamp(0, 255).round() / 255 - 0.5) / 0.5
+
+
+def _role(target: Target) -> Role:
+    """All matrices but the table of places are weights of Linear layers."""
+    return Role.OTHER if target.name.endswith("position_embedding.weight") else matrix_role(target)
 
 
 def _without_memory(shape: VisionShape) -> SiglipVisionModel:

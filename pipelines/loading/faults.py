@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import RequestError
@@ -38,3 +41,12 @@ def incompatible(path: Path, reason: str, parameter: str) -> RequestError:
 def _fault(prefix: str, path: Path, reason: str, parameter: str) -> RequestError:
     subject = parameter.rstrip("0123456789") or "model"
     return RequestError(f"{prefix}{subject[0].upper()}{subject[1:]}", f'"{label(path)}" {reason}', parameter)
+
+
+@contextmanager
+def within(path: str) -> Iterator[None]:
+    """Faults of files that are found in this context are told of the object at `path`, such as `controlNet[1]`."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError.of(replace(fault, parameter=f"{path}.{fault.parameter}") for fault in error.faults) from None

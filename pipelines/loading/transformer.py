@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .fill import Role, assign, check_complete, in_background, values
-from .layout import Target
+from .fill import assign, check_complete, in_background, values
+from .part import matrix_role
 from .plan import component_targets
 from .source import Source
 from .transformer_keys import CHANNELS, HEAD, PATCH, TransformerShape
@@ -24,16 +24,11 @@ def load_transformer(source: Source, *, storage: torch.dtype | None, compute: to
     """
     shape, targets = source.shape, component_targets(source)
     # diffusers takes a second or two to import, most of it in one thread: time enough to read and cast many weights.
-    with in_background(values(source, targets, _role, storage, compute)) as ready:
+    with in_background(values(source, targets, matrix_role, storage, compute)) as ready:
         module = _without_memory(shape)
         assign(module, targets, ready(), compute)
     check_complete(module)
     return module
-
-
-def _role(target: Target) -> Role:
-    """Known from the shape alone: the module's only matrices are the weights of its Linear layers."""
-    return Role.LINEAR if len(target.shape) == 2 else Role.OTHER
 
 
 def _without_memory(shape: TransformerShape) -> SD3Transformer2DModel:

@@ -58,7 +58,7 @@ def test_pictures_of_any_size_are_squashed_as_transformers_processor_does(vision
 def test_a_full_device_sees_the_same_layer_by_layer(vision: Any, tmp_path: Path, monkeypatch: Any) -> None:
     file = VisionFile(write_vision(tmp_path / "vision.safetensors", vision), PLACEMENT)
     whole = seen_by(file, guide())
-    module = file._resident.module
+    module = file._encoder.resident().module
     forward, failures = module.forward, [torch.OutOfMemoryError("CUDA out of memory")]
 
     def full_once(*arguments: Any, **named: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from sd3_local.pipelines.controlnet import ControlNetFile, ControlNetShape, at, check_control_nets, residual_of
+from sd3_local.pipelines.controlnet import ControlNetFile, ControlNetShape, check_control_nets, residual_of
 from sd3_local.pipelines.controlnet.feature import steps_of, strengths
 from sd3_local.pipelines.errors import RequestError
+from sd3_local.pipelines.loading.faults import within
 from sd3_local.pipelines.materials import Materials
 from sd3_local.pipelines.placement import LocalPlacement
 from sd3_local.pipelines.request import ControlNet
@@ -230,7 +231,7 @@ def test_a_diffusers_folder_is_read(tmp_path: Path) -> None:
 
 
 def test_faults_are_told_of_the_field_that_named_the_file(tmp_path: Path) -> None:
-    with pytest.raises(RequestError) as caught, at("controlNet[1].model"):
+    with pytest.raises(RequestError) as caught, within("controlNet[1]"):
         ControlNetFile(tmp_path / "gone.safetensors", PLACEMENT)
     assert [(fault.code, fault.parameter) for fault in caught.value.faults] == [("missingModel", "controlNet[1].model")]
 

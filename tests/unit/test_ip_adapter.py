@@ -17,11 +17,11 @@ from sd3_local.pipelines.ip_adapter import (
     VisionFile,
     check_ip_adapters,
     fitting_encoder,
-    within,
 )
 from sd3_local.pipelines.ip_adapter.combine import combined
 from sd3_local.pipelines.ip_adapter.vision_keys import VisionShape, side_of
 from sd3_local.pipelines.ip_adapter.weights import EXPERIMENTAL, block_weights
+from sd3_local.pipelines.loading.faults import within
 from sd3_local.pipelines.materials import Materials
 from sd3_local.pipelines.placement import LocalPlacement
 from sd3_local.pipelines.request import IPAdapter
