@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-Action = Literal["computed", "conditional", "reused"]
+Action = Literal["computed", "reused"]
 Reason = Literal[
     "off", "first", "last", "window", "jump", "change", "shape", "maximum", "interval", "threshold", "nan", "pair"
 ]
-LETTERS: dict[Action, str] = {"computed": "C", "conditional": "c", "reused": "r"}
+LETTERS: dict[Action, str] = {"computed": "C", "reused": "r"}
 STEPS_A_GROUP = 4
 
 
@@ -94,7 +94,7 @@ class Trace:
 
     @property
     def compact(self) -> str:
-        """A letter a step, in groups of four: C computed, c conditional branch only, r reused."""
+        """A letter a step, in groups of four: C computed, r reused."""
         letters = "".join(LETTERS[row.action] for row in self.steps)
         return ".".join(letters[at : at + STEPS_A_GROUP] for at in range(0, len(letters), STEPS_A_GROUP))
 
@@ -102,7 +102,7 @@ class Trace:
         """How many steps were computed for each reason."""
         counted: dict[str, int] = {}
         for row in self.steps:
-            if row.action != "reused":
+            if row.action == "computed":
                 counted[row.reason] = counted.get(row.reason, 0) + 1
         return counted
 
@@ -121,13 +121,11 @@ class Trace:
 
     @property
     def saved_ms(self) -> float:
-        """An estimate: what the evaluations that were not computed would have taken as computed ones, less what they
-        took.
-        """
+        """An estimate: what the reused evaluations would have taken as computed ones, less what they took."""
         full = self.mean_ms("computed")
         if full is None:
             return 0.0
-        return sum(full - row.ms for row in self.rows if row.action != "computed")
+        return sum(full - row.ms for row in self.rows if row.action == "reused")
 
 
 def _stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:

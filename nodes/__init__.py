@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .accelerator import SD3LocalAccelerator
 from .controlnet import SD3LocalControlNet
 from .face_fix import SD3LocalFaceFix
 from .inputs import SD3LocalInputs
@@ -28,6 +29,7 @@ class SD3LocalExtension(ComfyExtension):
             SD3LocalLora,
             SD3LocalControlNet,
             SD3LocalIPAdapter,
+            SD3LocalAccelerator,
             SD3LocalFaceFix,
             SD3LocalSafety,
             SD3LocalSampler,

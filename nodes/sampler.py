@@ -28,6 +28,7 @@ FEATURES = {
     "ipAdapters": (sockets.IPAdapter, "IP-Adapters, from one or more SD3 IP-Adapter in a chain."),
     "ultralytics": (sockets.Ultralytics, "Faces are found and painted again, as SD3 Face Fix says."),
     "safety": (sockets.Safety, "The check of the results, from SD3 Safety."),
+    "acceleratorOptions": (sockets.Accelerator, "Steps that need not be computed are not, as SD3 Accelerator says."),
 }
 
 

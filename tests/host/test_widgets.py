@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 from sd3_local.pipelines.fields import spec
-from sd3_local.pipelines.request import ControlNet, ImageInference, IPAdapter, Lora, Outpaint, Safety, Ultralytics
+from sd3_local.pipelines.request import (
+    AcceleratorOptions,
+    ControlNet,
+    ImageInference,
+    IPAdapter,
+    Lora,
+    Outpaint,
+    Safety,
+    Ultralytics,
+)
 
 from tests.comfy_host import ComfyHost
 
@@ -15,6 +24,7 @@ IDS = {
     "SD3LocalSampler": [
         *("model", "prompt", "width", "height", "seed", "steps", "scheduler", "CFGScale", "numberResults"),
         *("inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
+        "acceleratorOptions",
     ],
     "SD3LocalInputs": ["seedImage", "strength", "maskMargin", "maskImage"],
     "SD3LocalOutpaint": ["top", "right", "bottom", "left"],
@@ -32,6 +42,11 @@ IDS = {
         *("model", "guideImages", "encoder", "weight", "combineMethod", "embedScaling", "weightType"),
         *("weightComposition", "clipVision", "ipAdapters"),
     ],
+    "SD3LocalAccelerator": [
+        *("fbCache", "fbCacheThreshold", "teaCache", "teaCacheDistance"),
+        *("dbCache", "dbCacheThreshold", "dbCacheSkipInterval", "cacheMaxConsecutiveSteps"),
+        *("cacheStartStep", "cacheEndStep", "cacheStartStepPercentage", "cacheEndStepPercentage"),
+    ],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
@@ -44,6 +59,7 @@ OUTPUTS = {
     "SD3LocalLora": ["SD3_LORA"],
     "SD3LocalControlNet": ["SD3_CONTROLNET"],
     "SD3LocalIPAdapter": ["SD3_IPADAPTER"],
+    "SD3LocalAccelerator": ["SD3_ACCELERATOR"],
 }
 # The object of the request that a node's widgets are fields of.
 OBJECTS = {
@@ -56,10 +72,12 @@ OBJECTS = {
     "SD3LocalLora": Lora,
     "SD3LocalControlNet": ControlNet,
     "SD3LocalIPAdapter": IPAdapter,
+    "SD3LocalAccelerator": AcceleratorOptions,
 }
 # What a node takes from other nodes, or picks from folders.
 SOCKETS = {
     *("model", "prompt", "inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
+    "acceleratorOptions",
     *("seedImage", "maskImage", "detector", "classifier", "guideImage", "loraStack"),
     *("guideImages", "encoder", "clipVision"),
 }
