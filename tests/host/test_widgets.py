@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from sd3_local.pipelines.fields import spec
 from sd3_local.pipelines.request import (
@@ -129,3 +131,5 @@ def test_every_input_has_a_name_and_a_tooltip_and_every_node_a_help_page(host: C
     assert page.startswith("# ")
     for name in IDS[node]:
         assert f"**{name}**" in page, name
+    for picture in re.findall(r"\]\((\S+)\)", page):
+        assert host.read(f"/extensions/{host.pack_folder}/docs/{picture}"), picture
