@@ -75,7 +75,7 @@ def prepare(folder: Path, blocks: int, side: int, gpu: bool, fp8: bool) -> tuple
     from sd3_local.pipelines.materials import Materials
     from sd3_local.pipelines.placement import LocalPlacement
 
-    from tests.checkpoints import SD3_VAE, CheckpointSpec, ClipSpec, TransformerSpec, write_checkpoint
+    from tests.checkpoints import CheckpointSpec, ClipSpec, TransformerSpec, VAESpec, write_checkpoint
     from tests.comfy_inside import import_comfy
     from tests.controlnets import make_net, write_net
     from tests.engines import open_model
@@ -86,7 +86,7 @@ def prepare(folder: Path, blocks: int, side: int, gpu: bool, fp8: bool) -> tuple
     width = 64 * blocks
     device, compute = (torch.device("cuda"), torch.bfloat16) if gpu else (torch.device("cpu"), torch.float32)
     transformer = TransformerSpec(blocks, width, context=4096, pooled=2048, table=192)
-    checkpoint = CheckpointSpec(transformer, SD3_VAE, clip_l=ClipSpec(768, 3), clip_g=ClipSpec(1280, 3, 1280))
+    checkpoint = CheckpointSpec(transformer, VAESpec(), clip_l=ClipSpec(768, 3), clip_g=ClipSpec(1280, 3, 1280))
     placement = LocalPlacement(device, compute, torch.float8_e4m3fn if fp8 else None)
     model = open_model(write_checkpoint(folder / "model.safetensors", checkpoint, compute), placement)
     net = make_net(max(1, blocks // 3), width=width, table=192)
