@@ -59,8 +59,11 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def with_factors(checkpoint: Path, path: Path, *changes: tuple[dict, float]) -> Path:
-    """The checkpoint with (factors, weight) added to its weights by the definition: W + weight x up x down."""
-    state = load_file(checkpoint)
+    """The checkpoint's transformer with (factors, weight) added to its weights: W + weight x up x down.
+
+    Without what a LoRA of the transformer leaves alone: CLIP's vocabulary alone is hundreds of megabytes a file.
+    """
+    state = {name: value for name, value in load_file(checkpoint).items() if name.startswith("model.diffusion_model.")}
     for values, weight in changes:
         for layer, (up, down) in values.items():
             state[f"model.diffusion_model.{layer}.weight"] += weight * up @ down
