@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from sd3_local.caching import CacheOptions, CacheRun, Tuning, limit_of
+from sd3_local.caching import CacheOptions, CacheRun, Tuning, limit_of, plot
 
 from tests.toy_forward import EMBEDDED, Toy, along, evenly
 
@@ -256,3 +256,19 @@ def test_the_trace_is_data_and_letters() -> None:
     assert [len(group) for group in run.trace.compact.split(".")] == [4, 4, 2]
     assert run.trace.count("computed") + run.trace.count("reused") == 10
     assert run.trace.longest == max(len(part) for part in letters(run).split("C"))
+
+
+def test_the_plot_has_a_column_a_step() -> None:
+    orange, blue = torch.tensor([244, 114, 74]) / 255, torch.tensor([74, 168, 244]) / 255
+    run, sigmas = cache(0.05, 10, tuning=Tuning(forecast=False))
+    along(run, sigmas, bent)
+    picture = plot(run.trace)
+    assert picture.ndim == 3 and picture.shape[2] == 3
+    assert picture.min() >= 0 and picture.max() <= 1
+    band = picture[-14]
+    columns = [band[12 + 20 * step + 5] for step in range(10)]
+    drawn = "".join(
+        "C" if torch.allclose(each, orange) else "r" if torch.allclose(each, blue) else "?" for each in columns
+    )
+    assert drawn == letters(run)
+    assert plot(cache(ALWAYS)[0].trace).shape[2] == 3
