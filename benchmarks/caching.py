@@ -20,7 +20,8 @@ DESCRIPTION = """
 Paints the same pictures of the embedded model in full and in less time, one method after the other for every picture:
 with fewer steps, with cache-dit, with First Block Cache as published, with ComfyUI's LazyCache and with the pack's
 accelerators, each over a sweep of its settings. Prints how much less is computed, how much faster that is, how near to
-the full run the pictures are, and how many of them are right. A run that is stopped with Ctrl-C shows what it has.
+the full run the pictures are, and how many of them are right. Then what a reused step costs at the published models'
+sizes, in time where there is a CUDA device. A run that is stopped with Ctrl-C shows the pictures that it has.
 """
 
 NANO = _output.ROOT / "assets" / "nano" / "sd3-nano.safetensors"
@@ -78,12 +79,18 @@ def main() -> None:
         from ._caching_frontier import frontiers, plot
 
         plot(frontiers(rows), f"sd3-nano, {rows[0]['pictures']} pictures, {steps} steps", given.plot)
-    _output.finish("caching", _output.setting(given.threads, "cpu"), rows, given.json, summary=summary)
+    true_sizes = []
+    if not given.quick:
+        from ._caching_true_sizes import measure
+
+        true_sizes = measure()
+    facts = _output.setting(given.threads, "cpu")
+    _output.finish("caching", facts, rows, given.json, summary=summary, true_sizes=true_sizes)
 
 
 def contenders(folder: Path, steps: int) -> list[Method]:
     """All methods, each engine's full run before what is compared with it."""
-    from . import _caching_peers
+    from . import _caching_ours, _caching_peers
     from ._caching_comfyui import ComfyUI
     from ._caching_methods import Painter, fewer_steps, full_run
 
@@ -94,6 +101,8 @@ def contenders(folder: Path, steps: int) -> list[Method]:
         *_caching_peers.cache_dit(Painter(NANO)),
         *_caching_peers.first_block_cache(painter),
         *ComfyUI(NANO, painter.model, folder).methods(),
+        *_caching_ours.accelerators(painter),
+        *_caching_ours.left_out(painter),
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 
-from benchmarks import caching
+from benchmarks import _caching_true_sizes, caching
 from benchmarks._caching_frontier import Point, at, frontiers
 from benchmarks._caching_measures import Meter, flops, psnr, ssim, transformer_parts
 from benchmarks._caching_methods import Method
@@ -167,3 +167,23 @@ def test_a_quick_run_has_the_ends_of_each_sweep() -> None:
 
     methods = [named("a", 1), named("a", 2), named("a", 3), named("b", 1)]
     assert caching.ends(methods) == [methods[0], methods[2], methods[3]]
+
+
+TINY = _caching_true_sizes.Size("tiny", 3, None, side=8, words=WORDS, context=TEXT, pooled=POOLED)
+
+
+def test_a_reused_step_of_sd3_medium_is_its_first_block_and_little_more() -> None:
+    costs = {row["technique"]: row for row in _caching_true_sizes.counted(_caching_true_sizes.SIZES[0])}
+    shares = {name: row["flops_reused"] / row["flops_computed"] for name, row in costs.items()}
+    # 1 of 24 blocks, which are alike but for the last one's text.
+    assert 1 / 24 < shares["fb"] < 1 / 24 + 0.002
+    assert shares["tea"] < 0.001
+    assert 0.08 < shares["db"] < 2 / 24
+    assert costs["fb"]["flops_computed"] == pytest.approx(17.8e12, rel=0.01)
+
+
+def test_steps_of_each_kind_are_timed() -> None:
+    rows = list(_caching_true_sizes.timed(TINY, torch.device("cpu"), compiled=False))
+    assert [row["technique"] for row in rows] == ["fb", "tea", "db"]
+    for row in rows:
+        assert all(row[name] > 0 for name in ("ms_plain", "ms_computed", "ms_reused", "ms_reused_measured"))
