@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .forward import Forward
 from .options import CacheOptions
 from .signals import gravity, sparse, worst
-from .slot import Slot
+from .slot import Slot, reached
 from .steps import Place, Steps
 from .techniques import PASSES, Pass
 from .trace import Reason, Row, Trace
@@ -24,12 +24,11 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class _Part:
-    """One pass of an evaluation, with its signal and its forecast's weight where they are needed."""
+    """One pass of an evaluation, with its signal where that is needed."""
 
     key: Hashable
     run: Pass
     signal: torch.Tensor | None = None
-    weight: torch.Tensor | float = 0.0
 
 
 class CacheRun:
@@ -69,16 +68,21 @@ class CacheRun:
         """
         place = self._steps.place(sigma)
         with self.trace.timed() as note:
-            parts = [self._part(place, sigma, role, forward) for role, forward in forwards.items()]
+            parts = [self._part(place, role, forward) for role, forward in forwards.items()]
             stale = self._stale(place, parts, signature)
             if stale is not None:
                 self._slots.clear()
                 self._emptied = stale
-            decide = self._second if place.corrects else self._decide
-            row = decide(place, sigma, parts, stale)
+            share = self._reached(sigma, parts)
+            if place.corrects:
+                row = self._second(place, sigma, parts, stale)
+            else:
+                row = self._decide(place, sigma, parts, stale, share)
             note(row)
-            act = self._reuse if row.action == "reused" else self._compute
-            outputs = [act(place, sigma, part) for part in parts]
+            if row.action == "reused":
+                outputs = [self._reuse(part, share) for part in parts]
+            else:
+                outputs = [self._compute(place, sigma, part) for part in parts]
             self.trace.holds(sum(slot.nbytes for slot in self._slots.values()))
             return outputs
 
@@ -87,15 +91,17 @@ class CacheRun:
         self._slots.clear()
         self.trace.settle()
 
-    def _part(self, place: Place, sigma: float, role: Hashable, forward: Forward) -> _Part:
+    def _part(self, place: Place, role: Hashable, forward: Forward) -> _Part:
         run = PASSES[self._options.technique](forward)
         base = run.base
         key = (place.corrects, role, tuple(base.shape), base.dtype, base.device)
-        if not self._looks(place):
-            return _Part(key, run)
-        signal = sparse(run.signal())
-        slot = self._slots.get(key)
-        return _Part(key, run, signal, 0.0 if slot is None else slot.weight(sigma, signal))
+        return _Part(key, run, sparse(run.signal()) if self._looks(place) else None)
+
+    def _reached(self, sigma: float, parts: Sequence[_Part]) -> torch.Tensor | None:
+        """How far a forecast would go, if there is what to forecast from."""
+        if any(part.signal is None or part.key not in self._slots for part in parts):
+            return None
+        return reached(sigma, [self._slots[part.key] for part in parts], [part.signal for part in parts])
 
     def _looks(self, place: Place) -> bool:
         """Whether signals are of use: to measure an error, or to say how far a forecast goes."""
@@ -120,12 +126,19 @@ class CacheRun:
         kept = [key for key in self._slots if key[0] == place.corrects]
         return "shape" if kept and any(part.key not in kept for part in parts) else None
 
-    def _decide(self, place: Place, sigma: float, parts: Sequence[_Part], stale: Reason | None) -> Row:
+    def _decide(
+        self,
+        place: Place,
+        sigma: float,
+        parts: Sequence[_Part],
+        stale: Reason | None,
+        share: torch.Tensor | None,
+    ) -> Row:
         """What is done in a step. The host's own knowledge is asked first, the device only when that is not enough."""
         row = Row(place.step, sigma, limit=self._options.limit)
         reason = self._forced(place.step, parts, stale)
         if reason is None and math.isfinite(self._options.limit):
-            row.error = worst([self._slots[part.key].errors(part.signal, part.weight) for part in parts])
+            row.error = worst([self._slots[part.key].errors(part.signal, share) for part in parts])
             row.error *= gravity(sigma) if self._options.tuning.by_sigma else 1.0
             row.total = row.error + (self._total if self._options.tuning.accumulate else 0.0)
             if not row.total < self._options.limit:
@@ -175,6 +188,6 @@ class CacheRun:
         slot.keep(sigma, computed, part.signal)
         return computed.output
 
-    def _reuse(self, place: Place, sigma: float, part: _Part) -> torch.Tensor:
+    def _reuse(self, part: _Part, share: torch.Tensor | None) -> torch.Tensor:
         slot = self._slots[part.key]
-        return part.run.resume(part.run.base + slot.forecast(part.weight), slot.text)
+        return part.run.resume(part.run.base + slot.forecast(share), slot.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .signals import errors
@@ -17,10 +18,7 @@ REACH = 1.5
 class Slot:
     """The tail and the signal of the last computed step, and of the one before it where `forecasts`.
 
-    A tail is foretold along the line through the two, to the point where the signal has moved along its own line: the
-    signal's change is projected on its change between the two computed steps (the alignment of DiCache, Bu et al. 2025,
-    https://arxiv.org/abs/2508.17356). The point lies between the newest step and `REACH` times as far as the line would
-    be at this sigma, so that a signal that turned round or jumped can't throw it off. Each sample has its own.
+    A tail is foretold along the line through the two, as far as `reached` says.
     """
 
     def __init__(self, forecasts: bool):
@@ -45,26 +43,27 @@ class Slot:
         self.tail, self.text, self.signal = computed.tail, computed.text, signal
         self._sigmas = (*self._sigmas[-1:], sigma)
 
-    def weight(self, sigma: float, signal: torch.Tensor | None) -> torch.Tensor | float:
-        """How far past the newest step things are at `sigma`, in units of the two steps' distance: [B, 1, 1], or 0
-        where there is nothing to forecast from.
+    def motion(self, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """How far `signal` went from the newest step along the way between the two, and how long that way is: two sums
+        over all of it, whose ratio is a share of the way. None where only one step is kept.
         """
-        if self._older_tail is None or self._older_signal is None or signal is None:
-            return 0.0
+        if self._older_signal is None:
+            return None
+        way = (self.signal - self._older_signal).float()
+        return ((signal - self.signal).float() * way).sum(), way.square().sum()
+
+    def line(self, sigma: float) -> float:
+        """How far past the newest step `sigma` is, as a share of the way between the two."""
         before, now = self._sigmas
-        line = (now - sigma) / (before - now)
-        moved = (self.signal - self._older_signal).float()
-        along = ((signal - self.signal).float() * moved).sum((1, 2), keepdim=True)
-        # A signal that did not move says nothing; 0 / 0 becomes 0.
-        return (along / moved.square().sum((1, 2), keepdim=True)).nan_to_num(0.0).clamp(0.0, REACH * line)
+        return (now - sigma) / (before - now)
 
-    def errors(self, signal: torch.Tensor, weight: torch.Tensor | float) -> torch.Tensor:
+    def errors(self, signal: torch.Tensor, reached: torch.Tensor | None) -> torch.Tensor:
         """[B]: how far `signal` is from what was foretold of it, as a share of its size."""
-        return errors(signal, _extended(self._older_signal, self.signal, weight), self.signal)
+        return errors(signal, _extended(self._older_signal, self.signal, reached), self.signal)
 
-    def forecast(self, weight: torch.Tensor | float) -> torch.Tensor:
+    def forecast(self, reached: torch.Tensor | None) -> torch.Tensor:
         """The tail, foretold."""
-        return _extended(self._older_tail, self.tail, weight)
+        return _extended(self._older_tail, self.tail, reached)
 
     @property
     def nbytes(self) -> int:
@@ -72,10 +71,29 @@ class Slot:
         return sum(tensor.nbytes for tensor in kept if tensor is not None)
 
 
-def _extended(older: torch.Tensor | None, newer: torch.Tensor, weight: torch.Tensor | float) -> torch.Tensor:
-    """newer + weight * (newer - older), rounded once: near values have no bits to lose in half precision."""
+def reached(sigma: float, slots: Sequence[Slot], signals: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """How far past the newest step things are at `sigma`, as a share of the way between the two that are kept; None
+    where there is nothing to forecast from.
+
+    The signal's change is projected on its change between the two steps (the alignment of DiCache, Bu et al. 2025,
+    https://arxiv.org/abs/2508.17356), and held between the newest step and `REACH` times as far as the line would be,
+    so that a signal that turned round or jumped can't throw a forecast off. It is one share for all samples of all
+    passes: with one for each, the two prompts' forecasts would part, and guidance enlarges what lies between them.
+    """
     import torch
 
-    if older is None or isinstance(weight, float):
+    motions = [slot.motion(signal) for slot, signal in zip(slots, signals, strict=True)]
+    if any(motion is None for motion in motions):
+        return None
+    along, way = (torch.stack(parts).sum() for parts in zip(*motions, strict=True))
+    # A signal that did not move says nothing; 0 / 0 becomes 0.
+    return (along / way).nan_to_num(0.0).clamp(0.0, REACH * slots[0].line(sigma))
+
+
+def _extended(older: torch.Tensor | None, newer: torch.Tensor, share: torch.Tensor | None) -> torch.Tensor:
+    """newer + share * (newer - older), rounded once: near values have no bits to lose in half precision."""
+    import torch
+
+    if older is None or share is None:
         return newer
-    return torch.lerp(older, newer, (1 + weight).to(newer.dtype))
+    return torch.lerp(older, newer, (1 + share).to(newer.dtype))
