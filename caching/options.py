@@ -18,8 +18,6 @@ class Tuning:
     signal; off, the residual is reused as it was and judged by how much the signal changed."""
     accumulate: bool = True
     """Errors of the steps reused in a row add up; off, each step is judged alone."""
-    by_sigma: bool = True
-    """An error counts for more at high sigma, where it changes what the picture becomes; off, it counts alike."""
 
 
 @dataclass(frozen=True)

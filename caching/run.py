@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .forward import Forward
 from .options import CacheOptions
-from .signals import gravity, sparse, worst
+from .signals import sparse, worst
 from .slot import Slot, reached
 from .steps import Place, Steps
 from .techniques import PASSES, Pass
@@ -139,7 +139,6 @@ class CacheRun:
         reason = self._forced(place.step, parts, stale)
         if reason is None and math.isfinite(self._options.limit):
             row.error = worst([self._slots[part.key].errors(part.signal, share) for part in parts])
-            row.error *= gravity(sigma) if self._options.tuning.by_sigma else 1.0
             row.total = row.error + (self._total if self._options.tuning.accumulate else 0.0)
             if not row.total < self._options.limit:
                 reason = "threshold" if math.isfinite(row.total) else "nan"

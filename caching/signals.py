@@ -15,15 +15,6 @@ SPARSEST = 8
 of hidden states."""
 
 
-def gravity(sigma: float) -> float:
-    """How much an error at `sigma` counts: from 0.75 at the end of a run to 1.25 in noise.
-
-    A velocity's error goes into the latent by its step in sigma, but an early one is carried on by all later steps.
-    Measured on sd3-nano: to weigh it by the step alone loses pictures whose first steps were reused too soon.
-    """
-    return 0.75 + 0.5 * sigma
-
-
 def sparse(signal: torch.Tensor) -> torch.Tensor:
     """Every few tokens of a signal [B, tokens, width], in memory of its own."""
     stride = min(max(signal.shape[1] // FEWEST_TOKENS, 2), SPARSEST)
