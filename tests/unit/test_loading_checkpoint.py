@@ -75,16 +75,19 @@ def test_files_of_the_safetensors_library_are_read(tmp_path: Path) -> None:
 
 
 def test_tensors_are_views_of_one_mapping_that_lives_as_long_as_they_do(tmp_path: Path) -> None:
-    table = read_table(write_tensors(tmp_path / "a.safetensors", CONTENT), "model")
+    path = write_tensors(tmp_path / "a.safetensors", CONTENT)
+    table = read_table(path, "model")
+    # Other tests of this process may hold files of their own.
+    before = set(checkpoint._mappings)
     first, second = table["half"].read(), table["half"].read()
     assert first.data_ptr() == second.data_ptr()
-    assert len(checkpoint._mappings) == 1
+    (own,) = set(checkpoint._mappings) - before
     del first
     gc.collect()
     assert torch.equal(second, CONTENT["half"])
     del second
     gc.collect()
-    assert len(checkpoint._mappings) == 0
+    assert own not in checkpoint._mappings
 
 
 def test_writing_to_a_tensor_leaves_the_file_as_it_is(tmp_path: Path) -> None:
