@@ -95,8 +95,8 @@ def flops(module: torch.nn.Module, given: tuple[Any, ...], named: Mapping[str, A
 
 def transformer_parts(transformer: torch.nn.Module) -> list[torch.nn.Module]:
     """What a Meter watches of an SD3Transformer2DModel: its blocks and what is around them, and the parts of the first
-    block, which TeaCache calls alone.
+    and the last block, which caches call alone.
     """
     around = ("pos_embed", "time_text_embed", "context_embedder", "norm_out", "proj_out")
     blocks = transformer.transformer_blocks
-    return [*(getattr(transformer, name) for name in around), *blocks, *blocks[0].children()]
+    return [*(getattr(transformer, name) for name in around), *blocks, *blocks[0].children(), *blocks[-1].children()]

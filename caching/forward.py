@@ -20,7 +20,7 @@ for what processors know of a call may be another call's by then."""
 class Forward(Protocol):
     """One call of a transformer of joint blocks, taken apart. `hidden` is the image stream [B, tokens, width].
 
-    The parts are called in this order, each at most once: `embed`, `first`, then `rest` and `last`, or `last` alone on
+    The parts are called in this order, each at most once: `embed`, `first`, then `rest` and `feed`, or `feed` alone on
     hidden states from elsewhere, then `head`. Whoever decides earlier leaves parts out.
     """
 
@@ -37,15 +37,11 @@ class Forward(Protocol):
         ...
 
     def rest(self) -> torch.Tensor:
-        """The image stream before the last block, with all that ControlNets add."""
+        """The image stream before the last block's feed-forward, with all that ControlNets add."""
         ...
 
-    def text(self) -> torch.Tensor:
-        """The text stream before the last block, [B, text tokens, width]; after `rest`."""
-        ...
-
-    def last(self, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """The image stream after the last block."""
+    def feed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The image stream after the last block, from the one before its feed-forward."""
         ...
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -85,21 +81,29 @@ class DiffusersForward:
         return self._hidden
 
     def rest(self) -> torch.Tensor:
-        blocks = self.transformer.transformer_blocks
+        *others, last = self.transformer.transformer_blocks
         added, arguments = self.residuals(), self._arguments()
-        for index in range(len(blocks) - 1):
+        for index in range(len(others)):
             if index > 0:
                 self._text, self._hidden = self._block(index, self._hidden, self._text, arguments)
             if added is not None:
                 # diffusers' own rule for fewer residuals than blocks.
-                self._hidden = self._hidden + added[int(index / (len(blocks) / len(added)))]
-        return self._hidden
+                self._hidden = self._hidden + added[int(index / ((len(others) + 1) / len(added)))]
+        normed, gate, _, _, _, *dual = last.norm1(self._hidden, emb=self._modulation)
+        words = last.norm1_context(self._text, self._modulation)
+        attended, _ = last.attn(hidden_states=normed, encoder_hidden_states=words, **arguments)
+        hidden = self._hidden + gate.unsqueeze(1) * attended
+        if dual:
+            normed, gate = dual
+            hidden = hidden + gate.unsqueeze(1) * last.attn2(hidden_states=normed, **arguments)
+        return hidden
 
-    def text(self) -> torch.Tensor:
-        return self._text
-
-    def last(self, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        return self._block(-1, hidden, text, self._arguments())[1]
+    def feed(self, hidden: torch.Tensor) -> torch.Tensor:
+        last = self.transformer.transformer_blocks[-1]
+        # The norm's own modulation has no need of the stream that it norms: one token stands for all.
+        _, _, shift, scale, gate, *_ = last.norm1(hidden[:, :1], emb=self._modulation)
+        fed = last.ff(last.norm2(hidden) * (1 + scale[:, None]) + shift[:, None])
+        return hidden + gate.unsqueeze(1) * fed
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from .options import CacheOptions
 from .signals import sparse, worst
 from .slot import Slot, reached
 from .steps import Place, Steps
-from .techniques import PASSES, Pass
+from .techniques import PASSES
 from .trace import Reason, Row, Trace
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ KEPT = 2
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One pass of an evaluation, with its signal where that is needed."""
+class Seen:
+    """What of a pass is known before it is decided about: the image stream that a tail is added to, and its signal
+    where that is needed.
+    """
 
-    key: Hashable
-    run: Pass
-    signal: torch.Tensor | None = None
+    base: torch.Tensor
+    signal: Callable[[], torch.Tensor]
 
 
 class CacheRun:
@@ -66,42 +67,38 @@ class CacheRun:
         The keys say what a forward pass is for, such as the negative prompt where it is apart from the positive. A
         `signature` unlike the last evaluation's says that the model or its guides are not what they were.
         """
-        place = self._steps.place(sigma)
         with self.trace.timed() as note:
-            parts = [self._part(place, role, forward) for role, forward in forwards.items()]
-            stale = self._stale(place, parts, signature)
-            if stale is not None:
-                self._slots.clear()
-                self._emptied = stale
-            share = self._reached(sigma, parts)
-            if place.corrects:
-                row = self._second(place, sigma, parts, stale)
-            else:
-                row = self._decide(place, sigma, parts, stale, share)
+            evaluation = self.begin(sigma, signature)
+            passes = {role: PASSES[self._options.technique](forward) for role, forward in forwards.items()}
+            row = evaluation.decide({role: Seen(run.base, run.signal) for role, run in passes.items()})
             note(row)
-            if row.action == "reused":
-                outputs = [self._reuse(part, share) for part in parts]
-            else:
-                outputs = [self._compute(place, sigma, part) for part in parts]
-            self.trace.holds(sum(slot.nbytes for slot in self._slots.values()))
+            outputs = []
+            for role, run in passes.items():
+                if row.action == "reused":
+                    outputs.append(run.resume(run.base + evaluation.foretold(role)))
+                    continue
+                computed = run.compute()
+                evaluation.keep(role, computed.tail)
+                outputs.append(computed.output)
             return outputs
+
+    def begin(self, sigma: float, signature: Hashable = None) -> Evaluation:
+        """An evaluation whose passes are taken apart by the caller. See `evaluate`."""
+        place = self._steps.place(sigma)
+        before, self._signature = self._signature, signature
+        stale: Reason | None = None
+        if not self.trace.rows:
+            stale = "first"
+        elif place.jumped:
+            stale = "jump"
+        elif signature != before:
+            stale = "change"
+        return Evaluation(self, place, sigma, stale)
 
     def close(self) -> None:
         """Frees what is kept, and reads the times."""
         self._slots.clear()
         self.trace.settle()
-
-    def _part(self, place: Place, role: Hashable, forward: Forward) -> _Part:
-        run = PASSES[self._options.technique](forward)
-        base = run.base
-        key = (place.corrects, role, tuple(base.shape), base.dtype, base.device)
-        return _Part(key, run, sparse(run.signal()) if self._looks(place) else None)
-
-    def _reached(self, sigma: float, parts: Sequence[_Part]) -> torch.Tensor | None:
-        """How far a forecast would go, if there is what to forecast from."""
-        if any(part.signal is None or part.key not in self._slots for part in parts):
-            return None
-        return reached(sigma, [self._slots[part.key] for part in parts], [part.signal for part in parts])
 
     def _looks(self, place: Place) -> bool:
         """Whether signals are of use: to measure an error, or to say how far a forecast goes."""
@@ -114,44 +111,7 @@ class CacheRun:
         window = self._options.window
         return self._options.limit > 0 and window.start - KEPT <= step < min(window.stop, self._steps.count - 1)
 
-    def _stale(self, place: Place, parts: Sequence[_Part], signature: Hashable) -> Reason | None:
-        """Why what was kept can't be used any more."""
-        before, self._signature = self._signature, signature
-        if not self.trace.rows:
-            return "first"
-        if place.jumped:
-            return "jump"
-        if signature != before:
-            return "change"
-        kept = [key for key in self._slots if key[0] == place.corrects]
-        return "shape" if kept and any(part.key not in kept for part in parts) else None
-
-    def _decide(
-        self,
-        place: Place,
-        sigma: float,
-        parts: Sequence[_Part],
-        stale: Reason | None,
-        share: torch.Tensor | None,
-    ) -> Row:
-        """What is done in a step. The host's own knowledge is asked first, the device only when that is not enough."""
-        row = Row(place.step, sigma, limit=self._options.limit)
-        reason = self._forced(place.step, parts, stale)
-        if reason is None and math.isfinite(self._options.limit):
-            row.error = worst([self._slots[part.key].errors(part.signal, share) for part in parts])
-            row.total = row.error + (self._total if self._options.tuning.accumulate else 0.0)
-            if not row.total < self._options.limit:
-                reason = "threshold" if math.isfinite(row.total) else "nan"
-        if reason is not None:
-            self._run, self._total = 0, 0.0
-            row.reason = reason
-            return row
-        self._run += 1
-        self._total = row.total or 0.0
-        row.action, row.reason, row.run = "reused", "threshold", self._run
-        return row
-
-    def _forced(self, step: int, parts: Sequence[_Part], stale: Reason | None) -> Reason | None:
+    def _forced(self, step: int, stale: Reason | None, kept: bool) -> Reason | None:
         """Why a step has to be computed, whatever its error."""
         options = self._options
         if options.limit == 0:
@@ -166,27 +126,94 @@ class CacheRun:
             return "maximum"
         if options.interval is not None and self._run >= options.interval:
             return "interval"
-        return None if all(part.key in self._slots for part in parts) else self._emptied
+        return None if kept else self._emptied
 
-    def _second(self, place: Place, sigma: float, parts: Sequence[_Part], stale: Reason | None) -> Row:
+
+class Evaluation:
+    """One evaluation of a `CacheRun`: `decide`, and then for each pass `foretold` or `keep`, as the row says."""
+
+    def __init__(self, run: CacheRun, place: Place, sigma: float, stale: Reason | None):
+        self._run = run
+        self._place = place
+        self._sigma = sigma
+        self._stale = stale
+        self._row: Row | None = None
+        self._share: torch.Tensor | None = None
+        self._keys: dict[Hashable, Hashable] = {}
+        self._signals: dict[Hashable, torch.Tensor | None] = {}
+
+    def decide(self, seen: Mapping[Hashable, Seen]) -> Row:
+        """What is done about these passes, all alike."""
+        run, place = self._run, self._place
+        looks = run._looks(place)
+        for role, one in seen.items():
+            self._keys[role] = (place.corrects, role, tuple(one.base.shape), one.base.dtype, one.base.device)
+            self._signals[role] = sparse(one.signal()) if looks else None
+        if self._stale is None and self._is_strange():
+            self._stale = "shape"
+        if self._stale is not None:
+            run._slots.clear()
+            run._emptied = self._stale
+        slots = [run._slots.get(key) for key in self._keys.values()]
+        signals = list(self._signals.values())
+        kept = all(slot is not None for slot in slots)
+        if looks and kept:
+            self._share = reached(self._sigma, slots, signals)
+        self._row = self._second(kept) if place.corrects else self._first(kept, slots, signals)
+        if self._row.action == "computed":
+            self._make_room()
+        return self._row
+
+    def foretold(self, role: Hashable) -> torch.Tensor:
+        """The tail of a reused pass, to be added to its base."""
+        return self._run._slots[self._keys[role]].forecast(self._share)
+
+    def keep(self, role: Hashable, tail: torch.Tensor) -> None:
+        """The tail of a computed pass."""
+        run, key = self._run, self._keys[role]
+        if run._is_near(self._place.step):
+            run._slots[key].keep(self._sigma, tail, self._signals[role])
+        run.trace.holds(sum(slot.nbytes for slot in run._slots.values()))
+
+    def _is_strange(self) -> bool:
+        """Whether a pass is unlike those that were kept."""
+        kept = [key for key in self._run._slots if key[0] == self._place.corrects]
+        return bool(kept) and any(key not in kept for key in self._keys.values())
+
+    def _first(self, kept: bool, slots: Sequence[Slot], signals: Sequence[torch.Tensor]) -> Row:
+        """What is done in a step. The host's own knowledge is asked first, the device only when that is not enough."""
+        run, limit = self._run, self._run._options.limit
+        row = Row(self._place.step, self._sigma, limit=limit)
+        reason = run._forced(self._place.step, self._stale, kept)
+        if reason is None and math.isfinite(limit):
+            row.error = worst([slot.errors(signal, self._share) for slot, signal in zip(slots, signals, strict=True)])
+            row.total = row.error + (run._total if run._options.tuning.accumulate else 0.0)
+            if not row.total < limit:
+                reason = "threshold" if math.isfinite(row.total) else "nan"
+        if reason is not None:
+            run._run, run._total = 0, 0.0
+            row.reason = reason
+            return row
+        run._run += 1
+        run._total = row.total or 0.0
+        row.action, row.reason, row.run = "reused", "threshold", run._run
+        return row
+
+    def _second(self, kept: bool) -> Row:
         """The second evaluation of a step does as the first did; it never uses what the first one kept."""
-        row = Row(place.step, sigma, corrects=True, reason="pair")
-        if stale is not None:
-            row.reason = stale
-        elif self._run and all(part.key in self._slots for part in parts):
+        row = Row(self._place.step, self._sigma, corrects=True, reason="pair")
+        if self._stale is not None:
+            row.reason = self._stale
+        elif self._run._run and kept:
             row.action = "reused"
         return row
 
-    def _compute(self, place: Place, sigma: float, part: _Part) -> torch.Tensor:
-        if not self._is_near(place.step):
-            self._slots.pop(part.key, None)
-            return part.run.compute().output
-        slot = self._slots.setdefault(part.key, Slot(self._forecasts and not place.corrects))
-        slot.make_room()
-        computed = part.run.compute()
-        slot.keep(sigma, computed, part.signal)
-        return computed.output
-
-    def _reuse(self, part: _Part, share: torch.Tensor | None) -> torch.Tensor:
-        slot = self._slots[part.key]
-        return part.run.resume(part.run.base + slot.forecast(share), slot.text)
+    def _make_room(self) -> None:
+        """Frees what will not be needed, before the blocks need their own memory."""
+        run = self._run
+        for key in self._keys.values():
+            if not run._is_near(self._place.step):
+                run._slots.pop(key, None)
+                continue
+            slot = run._slots.setdefault(key, Slot(run._forecasts and not self._place.corrects))
+            slot.make_room()

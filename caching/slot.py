@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .signals import errors
-from .techniques import Computed
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +23,6 @@ class Slot:
     def __init__(self, forecasts: bool):
         self.signal: torch.Tensor | None = None
         self.tail: torch.Tensor | None = None
-        self.text: torch.Tensor | None = None
         self._forecasts = forecasts
         self._older_signal: torch.Tensor | None = None
         self._older_tail: torch.Tensor | None = None
@@ -33,14 +31,14 @@ class Slot:
     def make_room(self) -> None:
         """Frees what the next `keep` would push out, so that it need not lie beside the new."""
         if not self._forecasts:
-            self.tail = self.text = None
+            self.tail = None
         self._older_tail = self._older_signal = None
 
-    def keep(self, sigma: float, computed: Computed, signal: torch.Tensor | None) -> None:
-        """What was computed at `sigma` is the newest now."""
+    def keep(self, sigma: float, tail: torch.Tensor, signal: torch.Tensor | None) -> None:
+        """The tail and the signal computed at `sigma` are the newest now."""
         if self._forecasts:
             self._older_tail, self._older_signal = self.tail, self.signal
-        self.tail, self.text, self.signal = computed.tail, computed.text, signal
+        self.tail, self.signal = tail, signal
         self._sigmas = (*self._sigmas[-1:], sigma)
 
     def motion(self, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -67,7 +65,7 @@ class Slot:
 
     @property
     def nbytes(self) -> int:
-        kept = (self.signal, self.tail, self.text, self._older_signal, self._older_tail)
+        kept = (self.signal, self.tail, self._older_signal, self._older_tail)
         return sum(tensor.nbytes for tensor in kept if tensor is not None)
 
 

@@ -14,13 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Computed:
-    """A step computed in full. `tail` is what a reused step adds to its base instead; `text` is the text stream beside
-    it, where a reused step goes on computing from there.
-    """
+    """A step computed in full. `tail` is what a reused step adds to its base instead."""
 
     output: torch.Tensor
     tail: torch.Tensor
-    text: torch.Tensor | None = None
 
 
 class Pass:
@@ -40,7 +37,7 @@ class Pass:
         """The step in full. The ControlNets run here, and only here."""
         raise NotImplementedError
 
-    def resume(self, hidden: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+    def resume(self, hidden: torch.Tensor) -> torch.Tensor:
         """The output from `hidden`, which is base and tail together."""
         return self._forward.head(hidden)
 
@@ -60,23 +57,24 @@ class FirstBlock(Pass):
         return self.base - self._embedded
 
     def compute(self) -> Computed:
-        hidden = self._forward.last(self._forward.rest(), self._forward.text())
+        hidden = self._forward.feed(self._forward.rest())
         return Computed(self._forward.head(hidden), hidden - self.base)
 
 
 class DualBlock(FirstBlock):
-    """DB Cache (cache-dit's DBCache): as First Block Cache, but the last block is computed in every step as well, on
-    the text stream of the last computed step.
+    """DB Cache (cache-dit's DBCache): as First Block Cache, but the end of the last block is computed in every step as
+    well, on what the blocks before it are foretold to give.
 
-    One block at each end: with more at the front the ControlNets would have to run before anything is decided.
+    Of the last block it is the feed-forward: its attention would need the text stream, and would cost as much again.
+    One block at the front: with more of them the ControlNets would have to run before anything is decided.
     """
 
     def compute(self) -> Computed:
-        hidden, text = self._forward.rest(), self._forward.text()
-        return Computed(self._forward.head(self._forward.last(hidden, text)), hidden - self.base, text)
+        hidden = self._forward.rest()
+        return Computed(self._forward.head(self._forward.feed(hidden)), hidden - self.base)
 
-    def resume(self, hidden: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
-        return self._forward.head(self._forward.last(hidden, text))
+    def resume(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._forward.head(self._forward.feed(hidden))
 
 
 class TimestepEmbedding(Pass):
@@ -93,7 +91,7 @@ class TimestepEmbedding(Pass):
 
     def compute(self) -> Computed:
         self._forward.first()
-        hidden = self._forward.last(self._forward.rest(), self._forward.text())
+        hidden = self._forward.feed(self._forward.rest())
         return Computed(self._forward.head(hidden), hidden - self.base)
 
 

@@ -69,10 +69,16 @@ class Trace:
 
     @contextmanager
     def timed(self) -> Iterator[Callable[[Row], None]]:
-        """Takes down the row that this context gives, and counts its time to it."""
+        """Takes down the row that this context gives, and counts its time to it: passes of one evaluation that are run
+        apart give the same row.
+        """
         stop = _stopwatch(self.device)
-        yield self.rows.append
+        yield self._note
         self._pending.append((self.rows[-1], stop()))
+
+    def _note(self, row: Row) -> None:
+        if not self.rows or self.rows[-1] is not row:
+            self.rows.append(row)
 
     def holds(self, size: int) -> None:
         """So many bytes lie in the caches now."""
@@ -81,7 +87,7 @@ class Trace:
     def settle(self) -> None:
         """Reads the times, once the run is over: before, each reading would wait for the device."""
         for row, milliseconds in self._pending:
-            row.ms = milliseconds()
+            row.ms += milliseconds()
         self._pending.clear()
 
     @property

@@ -175,10 +175,10 @@ TINY = _caching_true_sizes.Size("tiny", 3, None, side=8, words=WORDS, context=TE
 def test_a_reused_step_of_sd3_medium_is_its_first_block_and_little_more() -> None:
     costs = {row["technique"]: row for row in _caching_true_sizes.counted(_caching_true_sizes.SIZES[0])}
     shares = {name: row["flops_reused"] / row["flops_computed"] for name, row in costs.items()}
-    # 1 of 24 blocks, which are alike but for the last one's text.
+    # 1 of 24 blocks, which are alike but for the last one's text; of the last one, the feed-forward.
     assert 1 / 24 < shares["fb"] < 1 / 24 + 0.002
     assert shares["tea"] < 0.001
-    assert 0.08 < shares["db"] < 2 / 24
+    assert shares["fb"] + 0.01 < shares["db"] < shares["fb"] + 0.03
     assert costs["fb"]["flops_computed"] == pytest.approx(17.8e12, rel=0.01)
 
 
