@@ -20,7 +20,7 @@ from ._caching_methods import Method, Shot, Task
 
 FULL_RUN = "ComfyUI, full run"
 PREFIX = "model.diffusion_model."
-THRESHOLDS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.75, 3.0)
+THRESHOLDS = (0.2, 0.35, 0.6, 1.0, 1.75)
 
 
 class ComfyUI:

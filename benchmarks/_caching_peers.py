@@ -13,8 +13,8 @@ from ._caching_methods import Method, Painter
 
 # (warm-up steps, most cached steps in a row) -> thresholds. The first are those its author uses, which end before
 # three times fewer FLOPs; the second go on.
-CACHE_DIT_SETTINGS = {(4, 3): (0.05, 0.08, 0.12, 0.2, 0.35), (2, 5): (0.12, 0.2, 0.35, 0.6)}
-FIRST_BLOCK_THRESHOLDS = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.35)
+CACHE_DIT_SETTINGS = {(4, 3): (0.08, 0.12, 0.2, 0.35), (2, 5): (0.2, 0.35, 0.6)}
+FIRST_BLOCK_THRESHOLDS = (0.08, 0.12, 0.16, 0.2, 0.25, 0.35)
 
 
 def cache_dit(painter: Painter) -> Iterator[Method]:
