@@ -7,7 +7,7 @@ decides, and gives the output; its `trace` tells what was done. Nothing is patch
 from .calibration import Calibration, calibration_of, weights_hash
 from .forward import DiffusersForward, Forward
 from .options import CacheOptions, Technique, Tuning, limit_of
-from .plot import plot
+from .plot import plot, plots
 from .run import CacheRun
 from .trace import Row, Trace
 
@@ -24,5 +24,6 @@ __all__ = [
     "calibration_of",
     "limit_of",
     "plot",
+    "plots",
     "weights_hash",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .trace import Row, Trace
@@ -40,6 +41,19 @@ def plot(trace: Trace) -> torch.Tensor:
     for index, row in enumerate(rows):
         _draw_step(draw, row, MARGIN + index * column, column, top, bottom)
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
+
+
+def plots(traces: Sequence[Trace]) -> torch.Tensor:
+    """The plots of several runs, one below the other, as one picture [height, width, 3]."""
+    import torch
+
+    drawn = [plot(trace) for trace in traces]
+    width = max(picture.shape[1] for picture in drawn)
+    background = torch.tensor(BACKGROUND, dtype=torch.float32) / 255
+    for index, picture in enumerate(drawn):
+        beside = background.expand(HEIGHT, width - picture.shape[1], 3)
+        drawn[index] = torch.cat([picture, beside], dim=1)
+    return torch.cat(drawn)
 
 
 def _draw_step(draw: ImageDraw, row: Row, left: int, column: int, top: int, bottom: int) -> None:

@@ -93,5 +93,5 @@ class SD3LocalSampler(io.ComfyNode):
         result = generate(request, model, ComfyMonitor(model), Materials.merged(spec.materials for spec in specs))
         images = torch.stack([picture.pixels for picture in result.pictures])
         latent = torch.stack([picture.latent for picture in result.pictures])
-        shown = ui.PreviewImage(torch.stack(result.previews), cls=cls) if result.previews else None
+        shown = ui.PreviewImage(list(result.previews), cls=cls) if result.previews else None
         return io.NodeOutput(images, {"samples": latent}, result, str(result.report), ui=shown)

@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..caching import CacheOptions, CacheRun, Calibration, Technique, Trace, calibration_of, limit_of, weights_hash
+from ..caching import (
+    CacheOptions,
+    CacheRun,
+    Calibration,
+    Technique,
+    Trace,
+    calibration_of,
+    limit_of,
+    plots,
+    weights_hash,
+)
 from .features import Account
 from .windows import window
 
@@ -94,9 +104,11 @@ class Accelerator:
         return [Account("acceleratorOptions", tuple(lines), data)]
 
     @property
-    def traces(self) -> list[Trace]:
-        """The trace of each canvas, in the order in which they were sampled."""
-        return [trace for _, trace in self._runs]
+    def preview(self) -> torch.Tensor | None:
+        """The decisions of all canvases over their steps, one plot below the other, [height, width, 3]; None where
+        nothing was decided.
+        """
+        return plots([trace for _, trace in self._runs]) if self._runs else None
 
     def _cache_options(self, transformer: torch.nn.Module, steps: int) -> CacheOptions:
         options = self._options

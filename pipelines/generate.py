@@ -50,7 +50,8 @@ class Result:
     pictures: tuple[Picture, ...]
     report: Report
     previews: tuple[torch.Tensor, ...] = ()
-    """Results in which faces were looked for, [height, width, 3], as they were before, with the boxes found."""
+    """What there is to see of how they came about, [height, width, 3] each: results in which faces were looked for, as
+    they were before, with the boxes found; and what an accelerator decided about each step."""
 
 
 def check(request: ImageInference, model: Model, materials: Materials) -> Scheduler:
@@ -199,7 +200,9 @@ class _Run:
 
     @property
     def previews(self) -> tuple[torch.Tensor, ...]:
-        return () if self._faces is None else tuple(self._faces.previews)
+        faces = () if self._faces is None else tuple(self._faces.previews)
+        decisions = None if self._accelerator is None else self._accelerator.preview
+        return faces if decisions is None else (*faces, decisions)
 
     @property
     def _steps(self) -> int:

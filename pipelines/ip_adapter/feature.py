@@ -47,6 +47,7 @@ class PicturePrompts(Feature):
         self._adapters = adapters
         self._shown = [Shown() for _ in adapters]
         self._embeddings: list[torch.Tensor] = []
+        self._told: list[Call] = []
 
     @property
     def residents(self) -> Sequence[Resident]:
@@ -74,16 +75,21 @@ class PicturePrompts(Feature):
         finally:
             for attention, processor in zip(attentions, processors, strict=True):
                 attention.set_processor(processor)
-            self._embeddings = []
+            self._embeddings, self._told = [], []
             for shown in self._shown:
                 shown.tokens = shown.time = None
 
     def attention(self, call: Call) -> Mapping[str, Any]:
+        # A step cache asks again for a call whose blocks it goes on with, after it has asked for another one.
+        self._told = [told for told in self._told if told.moment is call.moment]
+        is_new = all(told is not call for told in self._told)
+        if is_new:
+            self._told.append(call)
         # Not as arguments: a block hands them to its second attention too, whose processor would warn of them.
         for adapter, embeddings, shown in zip(self._adapters, self._embeddings, self._shown, strict=True):
             shown.tokens, shown.time = project(adapter.resident.module.image_proj, embeddings, call)
             adapter.tally.steps.add(call.moment.step)
-            adapter.tally.evaluations += 1
+            adapter.tally.evaluations += is_new
         return {}
 
     def _terms(self, block: int) -> list[PictureTerm]:

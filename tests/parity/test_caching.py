@@ -269,6 +269,9 @@ def test_faces_painted_again_have_caches_of_their_own(nano, materials) -> None:
     face = {"confidence": 0.1, "strength": 0.5, "steps": 8}
     result = paint(nano, materials, {**ALWAYS[0], "cacheMaxConsecutiveSteps": 3}, ultralytics=face)
     assert traces(result) == ["CrrrCrrC", "CrrC"]
+    # The faces found, and the decisions of both canvases, which differ in size.
+    assert [picture.shape[:2] for picture in result.previews[:-1]] == [(SIDE, SIDE)]
+    assert result.previews[-1].shape[0] > 300
     assert "canvas 2" in str(result.report)
 
 
@@ -315,5 +318,8 @@ def test_the_report_says_what_was_done(nano, materials) -> None:
     assert len(run["steps"]) == STEPS
     tensor = 2 * (SIDE // 16) ** 2 * nano.transformer().module.inner_dim * 4
     assert 2 * tensor < run["cacheBytes"] <= 3 * tensor
+    (picture,) = result.previews
+    assert picture.shape[2] == 3 and picture.std() > 0.05
     off = paint(nano, materials, {})
+    assert not off.previews
     assert "every step was computed" in str(off.report)

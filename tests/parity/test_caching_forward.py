@@ -32,7 +32,9 @@ def make_transformer(**options: Any) -> Any:
     return made.requires_grad_(False).eval()
 
 
-@pytest.fixture(scope="module", params=[{}, {"qk_norm": "rms_norm", "dual_attention_layers": (0, BLOCKS - 1)}], ids=["3", "3.5"])
+@pytest.fixture(
+    scope="module", params=[{}, {"qk_norm": "rms_norm", "dual_attention_layers": (0, BLOCKS - 1)}], ids=["3", "3.5"]
+)
 def transformer(request: pytest.FixtureRequest) -> Any:
     return make_transformer(**request.param)
 

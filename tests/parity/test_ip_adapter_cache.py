@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from sd3_local.pipelines.generate import Result
 from sd3_local.pipelines.ip_adapter import IPAdapterFile, VisionFile
 from sd3_local.pipelines.model import Model
 from sd3_local.pipelines.placement import LocalPlacement
@@ -85,6 +86,20 @@ def test_reused_steps_show_each_branch_its_own_pictures(
         return forward(*arguments, **named)
 
     monkeypatch.setattr(block, "forward", full_once)
-    apart = latents(run(model, entries, **fields))
+    halves = run(model, entries, **fields)
     assert batches and set(batches) == {1}
-    assert difference(apart, together) < 1e-5
+    assert difference(latents(halves), together) < 1e-5
+    assert evaluations(whole) == [acted_in(whole, technique)] * 2
+    # The step that ran out of memory was begun once more.
+    assert evaluations(halves) == [2 * acted_in(whole, technique) + 1] * 2
+
+
+def evaluations(result: Result) -> list[int]:
+    """The calls of the transformer in which each adapter acted, as the report has them."""
+    return [account.data["evaluations"] for account in result.report.accounts if account.feature == "ipAdapters"]
+
+
+def acted_in(result: Result, technique: str) -> int:
+    """The steps in which blocks were computed: with TeaCache those that were not reused."""
+    run = result.report.accounts[-1].data["runs"][0]
+    return run["computed"] if technique == "tea" else STEPS

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from sd3_local.caching import CacheOptions, CacheRun, Tuning, limit_of, plot
+from sd3_local.caching import CacheOptions, CacheRun, Tuning, limit_of, plot, plots
 
 from tests.toy_forward import EMBEDDED, Toy, along, evenly
 
@@ -295,3 +295,9 @@ def test_the_plot_has_a_column_a_step() -> None:
     )
     assert drawn == letters(run)
     assert plot(cache(ALWAYS)[0].trace).shape[2] == 3
+    longer, sigmas = cache(ALWAYS, 24)
+    along(longer, sigmas, bent)
+    stacked = plots([run.trace, longer.trace])
+    assert stacked.shape == (2 * picture.shape[0], plot(longer.trace).shape[1], 3)
+    assert torch.equal(stacked[: picture.shape[0], : picture.shape[1]], picture)
+    assert torch.equal(stacked[picture.shape[0] :], plot(longer.trace))
