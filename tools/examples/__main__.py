@@ -31,6 +31,7 @@ HELPED = {
     "nano-controlnet": "SD3LocalControlNet",
     "nano-ip-adapter": "SD3LocalIPAdapter",
     "nano-face-fix": "SD3LocalFaceFix",
+    "nano-accelerator": "SD3LocalAccelerator",
 }
 """The picture of the help pages that an example's pictures make."""
 

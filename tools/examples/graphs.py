@@ -135,6 +135,17 @@ def safety(graph: Graph, name: str) -> None:
     )
 
 
+def accelerator(graph: Graph, name: str) -> None:
+    graph.note = (
+        "SD3 Accelerator: TeaCache foretells about half of the steps. The second sampler shows what was decided about "
+        "each, orange for computed and blue for reused, and its report says how much time that saved."
+    )
+    of, prompt = model(graph), "a purple triangle on the right, yellow background"
+    graph.add("PreviewImage", "Without", images=sampler(graph, of, prompt, 21, "Without")[0])
+    faster = graph.add("SD3LocalAccelerator", teaCache=True)
+    saved(graph, sampler(graph, of, prompt, 21, acceleratorOptions=faster[0]), name)
+
+
 def everything(graph: Graph, name: str) -> None:
     graph.note = (
         "Everything in one run: a seed image with a mask and a margin, a LoRA, a ControlNet, an IP-Adapter, two "
@@ -175,5 +186,6 @@ EXAMPLES: dict[str, Callable[[Graph, str], None]] = {
     "nano-ip-adapter": ip_adapter,
     "nano-face-fix": face_fix,
     "nano-safety": safety,
+    "nano-accelerator": accelerator,
     "nano-everything": everything,
 }
