@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
@@ -56,6 +56,18 @@ def _paint(painter: Painter, technique: Technique, limit: float, tuning: Tuning,
 def _cached(options: CacheOptions, schedule: tuple[float, ...], transformer: torch.nn.Module) -> Iterator[None]:
     """The core alone, without the request's options that it is made from."""
     run = CacheRun(options, schedule, transformer.device)
+    transformer.forward = cached_forward(run, schedule, transformer)
+    try:
+        yield
+    finally:
+        del transformer.forward
+        run.close()
+
+
+def cached_forward(
+    run: CacheRun, schedule: tuple[float, ...], transformer: torch.nn.Module
+) -> Callable[..., tuple[torch.Tensor]]:
+    """A `forward` of the transformer that `run` decides about, without any feature."""
 
     def forward(
         hidden_states: torch.Tensor,
@@ -71,9 +83,4 @@ def _cached(options: CacheOptions, schedule: tuple[float, ...], transformer: tor
         )
         return (run.evaluate(sigma, {"both": parts})[0],)
 
-    transformer.forward = forward
-    try:
-        yield
-    finally:
-        del transformer.forward
-        run.close()
+    return forward

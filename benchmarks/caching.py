@@ -60,6 +60,9 @@ def main() -> None:
     options.add_argument(
         "--methods", nargs="+", metavar="NAME", help="only methods whose name contains one of these, and full runs"
     )
+    options.add_argument(
+        "--verify", action="store_true", help="only compute reused steps as well, and show how wrong each one was"
+    )
     given = options.parse_args()
     os.environ.update({name: str(given.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
     import torch
@@ -67,6 +70,16 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     steps = QUICK_STEPS if given.quick else STEPS
     pictures = given.prompts or (QUICK_PROMPTS if given.quick else PROMPTS)
+    facts = _output.setting(given.threads, "cpu")
+    if given.verify:
+        from ._caching_methods import Painter
+        from ._caching_verify import show as show_errors
+        from ._caching_verify import verify
+
+        errors = verify(Painter(NANO), list(tasks(pictures, QUICK_SIZES if given.quick else SIZES, steps)))
+        show_errors(errors)
+        _output.finish("caching", facts, errors, given.json)
+        return
     with tempfile.TemporaryDirectory(prefix="sd3-local-bench-") as folder:
         methods = contenders(Path(folder), steps)
         if given.methods:
@@ -84,7 +97,6 @@ def main() -> None:
         from ._caching_true_sizes import measure
 
         true_sizes = measure()
-    facts = _output.setting(given.threads, "cpu")
     _output.finish("caching", facts, rows, given.json, summary=summary, true_sizes=true_sizes)
 
 

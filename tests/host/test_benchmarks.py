@@ -109,6 +109,22 @@ def test_caching_compares_ours_and_all_peers_with_the_full_run(tmp_path: Path) -
         assert drawn.format == "PNG"
 
 
+def test_caching_verifies_what_it_reused(tmp_path: Path) -> None:
+    file = tmp_path / "verified.json"
+    options = ["--quick", "--verify", "--threads", "1", "--json", str(file)]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.caching", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    rows = json.loads(file.read_text())["rows"]
+    assert {row["technique"] for row in rows} <= {"fb", "tea", "db"} and rows
+    for row in rows:
+        assert row["action"] == "reused"
+        # Six steps are far apart, so nothing is foretold exactly, nor for nothing at all.
+        assert 1e-4 < row["true_error"] < 1
+        assert 0 < row["error"] <= row["total"] < 0.25
+
+
 @pytest.mark.parametrize("name", ["caching", "engine", "loading"])
 def test_help_says_what_is_measured(name: str) -> None:
     run = subprocess.run(
