@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import tempfile
@@ -61,9 +62,16 @@ def main() -> None:
         "--methods", nargs="+", metavar="NAME", help="only methods whose name contains one of these, and full runs"
     )
     options.add_argument(
+        "--add",
+        type=Path,
+        metavar="FILE",
+        help="also show the methods of an earlier run of the same pictures, as --json wrote them",
+    )
+    options.add_argument(
         "--verify", action="store_true", help="only compute reused steps as well, and show how wrong each one was"
     )
     given = options.parse_args()
+    earlier = [] if given.add is None else json.loads(given.add.read_text(encoding="utf-8"))["rows"]
     os.environ.update({name: str(given.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
     import torch
 
@@ -87,6 +95,7 @@ def main() -> None:
         if given.quick:
             methods = ends(methods)
         rows = race(methods, list(tasks(pictures, QUICK_SIZES if given.quick else SIZES, steps)), given.rounds or 1)
+    rows = joined(rows, earlier)
     summary = show(rows)
     if given.plot is not None:
         from ._caching_frontier import frontiers, plot
@@ -98,6 +107,17 @@ def main() -> None:
 
         true_sizes = measure()
     _output.finish("caching", facts, rows, given.json, summary=summary, true_sizes=true_sizes)
+
+
+def joined(rows: Sequence[_output.Row], earlier: Sequence[_output.Row]) -> list[_output.Row]:
+    """The rows of two runs, each of which has a full run of its own; raises SystemExit where the runs differ in their
+    pictures.
+    """
+    known = {(row["method"], row["setting"]) for row in rows}
+    added = [row for row in earlier if (row["method"], row["setting"]) not in known]
+    if any(row["pictures"] != rows[0]["pictures"] or row["sizes"].keys() != rows[0]["sizes"].keys() for row in added):
+        raise SystemExit(f"The run to be added is not of {rows[0]['pictures']} pictures of the same sizes.")
+    return [*rows, *added]
 
 
 def contenders(folder: Path, steps: int) -> list[Method]:

@@ -156,6 +156,15 @@ def test_a_frontier_keeps_what_no_other_setting_beats() -> None:
     assert at(curves["b"], 2) == Point(2.5, 35, 0.7)
 
 
+def test_the_methods_of_an_earlier_run_are_added_once() -> None:
+    def row(method: str, pictures: int = 3) -> dict:
+        return {"method": method, "setting": "x", "pictures": pictures, "sizes": {"8x8": {}}}
+
+    assert caching.joined([row("full"), row("a")], [row("full"), row("b")]) == [row("full"), row("a"), row("b")]
+    with pytest.raises(SystemExit, match="not of 3 pictures"):
+        caching.joined([row("full")], [row("b", 4)])
+
+
 def test_the_worst_decile_lies_a_tenth_up() -> None:
     assert caching._spread(range(11)) == {"median": 5, "worst_decile": 1}
     assert caching._spread([4, 2]) == {"median": 3, "worst_decile": pytest.approx(2.2)}
