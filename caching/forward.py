@@ -20,8 +20,8 @@ for what processors know of a call may be another call's by then."""
 class Forward(Protocol):
     """One call of a transformer of joint blocks, taken apart. `hidden` is the image stream [B, tokens, width].
 
-    The parts are called in this order, each at most once: `embed`, `first`, then `rest` and `feed`, or `feed` alone on
-    hidden states from elsewhere, then `head`. Whoever decides earlier leaves parts out.
+    The parts are called in this order, each at most once: `embed`, `first`, then `rest`, or `attended` and `feed`, or
+    `feed` alone on hidden states from elsewhere, then `head`. Whoever decides earlier leaves parts out.
     """
 
     def embed(self) -> torch.Tensor:
@@ -37,11 +37,15 @@ class Forward(Protocol):
         ...
 
     def rest(self) -> torch.Tensor:
-        """The image stream before the last block's feed-forward, with all that ControlNets add."""
+        """The image stream after the last block, with all that ControlNets add."""
+        ...
+
+    def attended(self) -> torch.Tensor:
+        """As `rest`, but before the last block's feed-forward."""
         ...
 
     def feed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The image stream after the last block, from the one before its feed-forward."""
+        """The image stream after the last block, from what `attended` gives."""
         ...
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -81,14 +85,11 @@ class DiffusersForward:
         return self._hidden
 
     def rest(self) -> torch.Tensor:
-        *others, last = self.transformer.transformer_blocks
-        added, arguments = self.residuals(), self._arguments()
-        for index in range(len(others)):
-            if index > 0:
-                self._text, self._hidden = self._block(index, self._hidden, self._text, arguments)
-            if added is not None:
-                # diffusers' own rule for fewer residuals than blocks.
-                self._hidden = self._hidden + added[int(index / ((len(others) + 1) / len(added)))]
+        arguments = self._between()
+        return self._block(-1, self._hidden, self._text, arguments)[1]
+
+    def attended(self) -> torch.Tensor:
+        arguments, last = self._between(), self.transformer.transformer_blocks[-1]
         normed, gate, _, _, _, *dual = last.norm1(self._hidden, emb=self._modulation)
         words = last.norm1_context(self._text, self._modulation)
         attended, _ = last.attn(hidden_states=normed, encoder_hidden_states=words, **arguments)
@@ -115,6 +116,18 @@ class DiffusersForward:
         patches = hidden.reshape(len(hidden), rows, columns, patch, patch, channels)
         pixels = torch.einsum("nhwpqc->nchpwq", patches)
         return pixels.reshape(len(hidden), channels, rows * patch, columns * patch)
+
+    def _between(self) -> dict[str, Any]:
+        """The blocks between the first and the last one; gives what the last one's attention is told."""
+        blocks = self.transformer.transformer_blocks
+        added, arguments = self.residuals(), self._arguments()
+        for index in range(len(blocks) - 1):
+            if index > 0:
+                self._text, self._hidden = self._block(index, self._hidden, self._text, arguments)
+            if added is not None:
+                # diffusers' own rule for fewer residuals than blocks.
+                self._hidden = self._hidden + added[int(index / (len(blocks) / len(added)))]
+        return arguments
 
     def _block(
         self, index: int, hidden: torch.Tensor, text: torch.Tensor, arguments: Mapping[str, Any]

@@ -57,7 +57,7 @@ class FirstBlock(Pass):
         return self.base - self._embedded
 
     def compute(self) -> Computed:
-        hidden = self._forward.feed(self._forward.rest())
+        hidden = self._forward.rest()
         return Computed(self._forward.head(hidden), hidden - self.base)
 
 
@@ -70,7 +70,7 @@ class DualBlock(FirstBlock):
     """
 
     def compute(self) -> Computed:
-        hidden = self._forward.rest()
+        hidden = self._forward.attended()
         return Computed(self._forward.head(self._forward.feed(hidden)), hidden - self.base)
 
     def resume(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -91,7 +91,7 @@ class TimestepEmbedding(Pass):
 
     def compute(self) -> Computed:
         self._forward.first()
-        hidden = self._forward.feed(self._forward.rest())
+        hidden = self._forward.rest()
         return Computed(self._forward.head(hidden), hidden - self.base)
 
 

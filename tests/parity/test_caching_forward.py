@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
-from sd3_local.caching import DiffusersForward
+from sd3_local.caching import CacheOptions, CacheRun, DiffusersForward
 from sd3_local.caching.techniques import PASSES
 
 from tests.ip_adapters import EMBED, make_adapter, randomise
@@ -107,6 +108,21 @@ def test_an_ip_adapter_that_diffusers_loaded_acts_in_every_part(technique: str) 
     assert not torch.allclose(expected, whole(transformer, None), atol=1e-3) and list(given) == [
         "ip_adapter_image_embeds"
     ]
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_blocks_compiled_one_by_one_stay_whole_graphs(technique: str) -> None:
+    """What is decided between them is outside of what is compiled."""
+    transformer = make_transformer()
+    expected = PASSES[technique](parts(transformer)).compute().output
+    for block in transformer.transformer_blocks:
+        block.compile(backend="eager", fullgraph=True)
+    sigmas = [0.9, 0.7, 0.5, 0.3, 0.0]
+    run = CacheRun(CacheOptions(technique, math.inf, range(4), 1), sigmas, torch.device("cpu"))
+    outputs = [run.evaluate(sigma, {"all": parts(transformer)})[0] for sigma in sigmas[:-1]]
+    assert run.trace.compact == "CrCC"
+    assert torch.allclose(outputs[0], expected, atol=1e-5)
+    assert torch.allclose(outputs[1], expected, atol=1e-4)
 
 
 def test_the_modulated_input_is_what_the_first_block_s_attention_is_given(transformer: Any) -> None:
