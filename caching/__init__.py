@@ -8,7 +8,7 @@ from .calibration import Calibration, calibration_of, weights_hash
 from .forward import DiffusersForward, Forward
 from .options import CacheOptions, Technique, Tuning, limit_of
 from .plot import plot, plots
-from .run import CacheRun
+from .run import CacheRun, Evaluation, Seen
 from .trace import Row, Trace
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "CacheRun",
     "Calibration",
     "DiffusersForward",
+    "Evaluation",
     "Forward",
     "Row",
+    "Seen",
     "Technique",
     "Trace",
     "Tuning",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from .signals import sparse, worst
 from .slot import Slot, reached
 from .steps import Place, Steps
 from .techniques import PASSES
-from .trace import Reason, Row, Trace
+from .trace import Action, Reason, Row, Trace
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,10 @@ class CacheRun:
 
 
 class Evaluation:
-    """One evaluation of a `CacheRun`: `decide`, and then for each pass `foretold` or `keep`, as the row says."""
+    """One evaluation of a `CacheRun`: `decide`, and then for each pass `foretold` or `keep`, as the row says.
+
+    Passes that are not there yet when it is decided may `join` later, one by one.
+    """
 
     def __init__(self, run: CacheRun, place: Place, sigma: float, stale: Reason | None):
         self._run = run
@@ -139,6 +142,7 @@ class Evaluation:
         self._stale = stale
         self._row: Row | None = None
         self._share: torch.Tensor | None = None
+        self._anchors: tuple[float, ...] = ()
         self._keys: dict[Hashable, Hashable] = {}
         self._signals: dict[Hashable, torch.Tensor | None] = {}
 
@@ -147,8 +151,7 @@ class Evaluation:
         run, place = self._run, self._place
         looks = run._looks(place)
         for role, one in seen.items():
-            self._keys[role] = (place.corrects, role, tuple(one.base.shape), one.base.dtype, one.base.device)
-            self._signals[role] = sparse(one.signal()) if looks else None
+            self._see(role, one, looks)
         if self._stale is None and self._is_strange():
             self._stale = "shape"
         if self._stale is not None:
@@ -158,11 +161,25 @@ class Evaluation:
         signals = list(self._signals.values())
         kept = all(slot is not None for slot in slots)
         if looks and kept:
-            self._share = reached(self._sigma, slots, signals)
+            self._share = reached(self._sigma, slots, signals, run._options.tuning.align)
+        if kept:
+            self._anchors = slots[0].sigmas
         self._row = self._second(kept) if place.corrects else self._first(kept, slots, signals)
         if self._row.action == "computed":
-            self._make_room()
+            self._make_room(self._keys.values())
         return self._row
+
+    def join(self, role: Hashable, seen: Seen) -> Action:
+        """What is done about one more pass, once it is decided: the same, unless what is kept for it comes from other
+        steps than what was decided by, or nothing is.
+        """
+        run = self._run
+        self._see(role, seen, run._looks(self._place))
+        slot = run._slots.get(self._keys[role])
+        if self._row.action == "reused" and slot is not None and slot.sigmas == self._anchors:
+            return "reused"
+        self._make_room([self._keys[role]])
+        return "computed"
 
     def foretold(self, role: Hashable) -> torch.Tensor:
         """The tail of a reused pass, to be added to its base."""
@@ -174,6 +191,11 @@ class Evaluation:
         if run._is_near(self._place.step):
             run._slots[key].keep(self._sigma, tail, self._signals[role])
         run.trace.holds(sum(slot.nbytes for slot in run._slots.values()))
+
+    def _see(self, role: Hashable, seen: Seen, looks: bool) -> None:
+        base = seen.base
+        self._keys[role] = (self._place.corrects, role, tuple(base.shape), base.dtype, base.device)
+        self._signals[role] = sparse(seen.signal()) if looks else None
 
     def _is_strange(self) -> bool:
         """Whether a pass is unlike those that were kept."""
@@ -208,10 +230,10 @@ class Evaluation:
             row.action = "reused"
         return row
 
-    def _make_room(self) -> None:
+    def _make_room(self, keys: Iterable[Hashable]) -> None:
         """Frees what will not be needed, before the blocks need their own memory."""
         run = self._run
-        for key in self._keys.values():
+        for key in keys:
             if not run._is_near(self._place.step):
                 run._slots.pop(key, None)
                 continue

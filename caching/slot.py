@@ -15,7 +15,8 @@ REACH = 1.5
 
 
 class Slot:
-    """The tail and the signal of the last computed step, and of the one before it where `forecasts`.
+    """The tail and the signal of the last computed step, and of the one before it where `forecasts`; `sigmas` are
+    theirs.
 
     A tail is foretold along the line through the two, as far as `reached` says.
     """
@@ -26,7 +27,7 @@ class Slot:
         self._forecasts = forecasts
         self._older_signal: torch.Tensor | None = None
         self._older_tail: torch.Tensor | None = None
-        self._sigmas: tuple[float, ...] = ()
+        self.sigmas: tuple[float, ...] = ()
 
     def make_room(self) -> None:
         """Frees what the next `keep` would push out, so that it need not lie beside the new."""
@@ -39,7 +40,7 @@ class Slot:
         if self._forecasts:
             self._older_tail, self._older_signal = self.tail, self.signal
         self.tail, self.signal = tail, signal
-        self._sigmas = (*self._sigmas[-1:], sigma)
+        self.sigmas = (*self.sigmas[-1:], sigma)
 
     def motion(self, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """How far `signal` went from the newest step along the way between the two, and how long that way is: two sums
@@ -52,7 +53,7 @@ class Slot:
 
     def line(self, sigma: float) -> float:
         """How far past the newest step `sigma` is, as a share of the way between the two."""
-        before, now = self._sigmas
+        before, now = self.sigmas
         return (now - sigma) / (before - now)
 
     def errors(self, signal: torch.Tensor, reached: torch.Tensor | None) -> torch.Tensor:
@@ -69,7 +70,9 @@ class Slot:
         return sum(tensor.nbytes for tensor in kept if tensor is not None)
 
 
-def reached(sigma: float, slots: Sequence[Slot], signals: Sequence[torch.Tensor]) -> torch.Tensor | None:
+def reached(
+    sigma: float, slots: Sequence[Slot], signals: Sequence[torch.Tensor], align: bool = True
+) -> torch.Tensor | None:
     """How far past the newest step things are at `sigma`, as a share of the way between the two that are kept; None
     where there is nothing to forecast from.
 
@@ -83,6 +86,8 @@ def reached(sigma: float, slots: Sequence[Slot], signals: Sequence[torch.Tensor]
     motions = [slot.motion(signal) for slot, signal in zip(slots, signals, strict=True)]
     if any(motion is None for motion in motions):
         return None
+    if not align:
+        return torch.tensor(slots[0].line(sigma))
     along, way = (torch.stack(parts).sum() for parts in zip(*motions, strict=True))
     # A signal that did not move says nothing; 0 / 0 becomes 0.
     return (along / way).nan_to_num(0.0).clamp(0.0, REACH * slots[0].line(sigma))

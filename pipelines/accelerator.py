@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..caching import (
     CacheOptions,
@@ -49,6 +49,23 @@ def eagerness(options: AcceleratorOptions) -> float:
     if options.tea_cache:
         return options.tea_cache_distance
     return 1 - (options.fb_cache_threshold if options.fb_cache else options.db_cache_threshold)
+
+
+class Sampling(Protocol):
+    """What of a sampler matters to a cache."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def evaluations(self) -> int:
+        """How often it evaluates a step at most."""
+        ...
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it adds noise."""
+        ...
 
 
 class Accelerator:
@@ -111,42 +128,54 @@ class Accelerator:
         return plots([trace for _, trace in self._runs]) if self._runs else None
 
     def _cache_options(self, transformer: torch.nn.Module, steps: int) -> CacheOptions:
-        options = self._options
         if self._calibration is None:
             dtype = str(transformer.proj_out.weight.dtype).removeprefix("torch.")
             self._calibration = calibration_of(weights_hash(transformer), dtype)
-        return CacheOptions(
-            self._technique,
-            limit_of(eagerness(options), self._calibration.scales[self._technique]),
-            window(
-                steps,
-                options.cache_start_step,
-                options.cache_end_step,
-                options.cache_start_step_percentage,
-                options.cache_end_step_percentage,
-            ),
-            options.cache_max_consecutive_steps,
-            options.db_cache_skip_interval if options.db_cache else None,
-        )
+        return cache_options(self._options, self._calibration, steps)
 
     def _lines(self, number: int) -> Iterator[str]:
         options, trace = self._runs[number]
-        name = NAMES[options.technique] + (f", canvas {number + 1}" if len(self._runs) > 1 else "")
-        yield f"{name}: {summary(trace)}  {trace.compact}"
-        reasons = ", ".join(f"{reason} {count}" for reason, count in trace.reasons().items())
-        yield f"computed because of: {reasons}; at most {trace.longest} reused in a row"
-        if trace.count("reused"):
-            yield (
-                f"about {trace.saved_ms / 1000:.2f} s saved: {trace.mean_ms('computed'):.1f} ms a computed evaluation, "
-                f"{trace.mean_ms('reused'):.1f} ms a reused one; caches of {trace.cache_bytes / 2**20:.1f} MiB"
-            )
-        if not options.window:
-            yield f"none of the {len(trace.steps)} executed steps begins in the window, so nothing could be reused"
-        if self._scheduler.evaluations > 1 or self._scheduler.stochastic:
-            why = "adds noise" if self._scheduler.stochastic else "evaluates steps twice"
-            yield f"{self._scheduler.name} {why}, so work is reused as it was, without a forecast"
-        if not self._calibration.measured:
-            yield "the limits of error were not calibrated for this model"
+        canvas = f", canvas {number + 1}" if len(self._runs) > 1 else ""
+        return lines(options, trace, self._calibration, self._scheduler, canvas)
+
+
+def cache_options(options: AcceleratorOptions, calibration: Calibration, steps: int) -> CacheOptions:
+    """What a run of `steps` executed steps is told, on a model of this calibration; one technique is on."""
+    chosen = technique(options)
+    return CacheOptions(
+        chosen,
+        limit_of(eagerness(options), calibration.scales[chosen]),
+        window(
+            steps,
+            options.cache_start_step,
+            options.cache_end_step,
+            options.cache_start_step_percentage,
+            options.cache_end_step_percentage,
+        ),
+        options.cache_max_consecutive_steps,
+        options.db_cache_skip_interval if options.db_cache else None,
+    )
+
+
+def lines(
+    options: CacheOptions, trace: Trace, calibration: Calibration, sampler: Sampling, canvas: str = ""
+) -> Iterator[str]:
+    """What one run's cache did, for people."""
+    yield f"{NAMES[options.technique]}{canvas}: {summary(trace)}  {trace.compact}"
+    reasons = ", ".join(f"{reason} {count}" for reason, count in trace.reasons().items())
+    yield f"computed because of: {reasons}; at most {trace.longest} reused in a row"
+    if trace.count("reused"):
+        yield (
+            f"about {trace.saved_ms / 1000:.2f} s saved: {trace.mean_ms('computed'):.1f} ms a computed evaluation, "
+            f"{trace.mean_ms('reused'):.1f} ms a reused one; caches of {trace.cache_bytes / 2**20:.1f} MiB"
+        )
+    if not options.window:
+        yield f"none of the {len(trace.steps)} executed steps begins in the window, so nothing could be reused"
+    if sampler.evaluations > 1 or sampler.stochastic:
+        why = "adds noise" if sampler.stochastic else "evaluates steps twice"
+        yield f"{sampler.name} {why}, so work is reused as it was, without a forecast"
+    if not calibration.measured:
+        yield "the limits of error were not calibrated for this model"
 
 
 def summary(trace: Trace) -> str:
