@@ -25,7 +25,7 @@ SWEEPS: dict[Technique, tuple[str, tuple[float, ...]]] = {
 MOST_IN_A_ROW = {3: 0, 5: 4}
 
 # What the sweeps' thresholds come down to, roughly: the errors that a row of reused steps may make.
-LIMITS = (0.03, 0.06, 0.12, 0.25)
+LIMITS = (0.04, 0.08, 0.16, 0.32)
 
 
 def accelerators(painter: Painter) -> Iterator[Method]:

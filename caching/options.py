@@ -16,6 +16,8 @@ class Tuning:
     forecast: bool = True
     """Continues the cached residual to first order in sigma, and judges by how well the same forecast foretold the
     signal; off, the residual is reused as it was and judged by how much the signal changed."""
+    align: bool = True
+    """A forecast goes as far as the signal went along its own line; off, as far as sigma did."""
     accumulate: bool = True
     """Errors of the steps reused in a row add up; off, each step is judged alone."""
 

@@ -78,8 +78,10 @@ def reached(
 
     The signal's change is projected on its change between the two steps (the alignment of DiCache, Bu et al. 2025,
     https://arxiv.org/abs/2508.17356), and held between the newest step and `REACH` times as far as the line would be,
-    so that a signal that turned round or jumped can't throw a forecast off. It is one share for all samples of all
-    passes: with one for each, the two prompts' forecasts would part, and guidance enlarges what lies between them.
+    so that a signal that turned round or jumped can't throw a forecast off. Without `align` it is the line's.
+
+    It is one share for all samples of all passes: with one for each, the two prompts' forecasts would part, and
+    guidance enlarges what lies between them.
     """
     import torch
 
@@ -87,7 +89,7 @@ def reached(
     if any(motion is None for motion in motions):
         return None
     if not align:
-        return torch.tensor(slots[0].line(sigma))
+        return torch.tensor(slots[0].line(sigma), device=signals[0].device)
     along, way = (torch.stack(parts).sum() for parts in zip(*motions, strict=True))
     # A signal that did not move says nothing; 0 / 0 becomes 0.
     return (along / way).nan_to_num(0.0).clamp(0.0, REACH * slots[0].line(sigma))

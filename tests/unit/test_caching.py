@@ -135,6 +135,10 @@ def test_a_forecast_goes_as_far_as_the_signal_went() -> None:
         (output,) = run.evaluate(sigma, {"all": stops(sigma)})
         assert torch.allclose(output, stops(sigma).truth, atol=1e-5)
     assert letters(run) == "CCrr"
+    run, sigmas = cache(ALWAYS, window=range(2, 12), tuning=Tuning(align=False))
+    for sigma in sigmas[:4]:
+        (output,) = run.evaluate(sigma, {"all": stops(sigma)})
+    assert (stops(sigma).truth - output).mean().item() == pytest.approx(3 * 2 / 12, abs=1e-5)
 
 
 @pytest.mark.parametrize(("jump", "steps"), [(-100, 3.0), (100, 0.0)])
