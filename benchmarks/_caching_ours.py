@@ -14,18 +14,18 @@ from sd3_local.pipelines.samplers import sigmas
 
 from ._caching_methods import Method, Painter, Shot, Task
 
-THRESHOLDS = (0.8, 0.7, 0.6, 0.5, 0.35, 0.2, 0.0)
+THRESHOLDS = (0.7, 0.5, 0.35, 0.2, 0.0)
 # From careful to bold, in each option's own direction.
 SWEEPS: dict[Technique, tuple[str, tuple[float, ...]]] = {
     "fb": ("fbCacheThreshold", THRESHOLDS),
     "tea": ("teaCacheDistance", tuple(round(1 - value, 2) for value in THRESHOLDS)),
     "db": ("dbCacheThreshold", THRESHOLDS),
 }
-# The API's most steps in a row -> the first setting of a sweep that reaches so many.
-MOST_IN_A_ROW = {3: 0, 5: 4}
+# The API's most steps in a row -> the first setting of a sweep that is painted with it.
+MOST_IN_A_ROW = {3: 3, 5: 0}
 
 # What the sweeps' thresholds come down to, roughly: the errors that a row of reused steps may make.
-LIMITS = (0.04, 0.08, 0.16, 0.32)
+LIMITS = (0.06, 0.12, 0.25)
 
 
 def accelerators(painter: Painter) -> Iterator[Method]:
