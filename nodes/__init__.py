@@ -11,6 +11,7 @@ from .inputs import SD3LocalInputs
 from .ip_adapter import SD3LocalIPAdapter
 from .lora import SD3LocalLora
 from .model import SD3LocalModel
+from .native_accelerator import SD3LocalNativeAccelerator
 from .outpaint import SD3LocalOutpaint
 from .prompt import SD3LocalPrompt
 from .safety import SD3LocalSafety
@@ -30,6 +31,7 @@ class SD3LocalExtension(ComfyExtension):
             SD3LocalControlNet,
             SD3LocalIPAdapter,
             SD3LocalAccelerator,
+            SD3LocalNativeAccelerator,
             SD3LocalFaceFix,
             SD3LocalSafety,
             SD3LocalSampler,

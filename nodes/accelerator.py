@@ -39,13 +39,18 @@ class SD3LocalAccelerator(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Makes sampling faster: steps in which the model would hardly say anything new are not "
             "computed, but foretold from earlier ones. The sampler's report says which.",
-            inputs=[_widget(name) for name in TIPS],
+            inputs=widgets(),
             outputs=[sockets.Accelerator.Output(display_name="acceleratorOptions")],
         )
 
     @classmethod
     def execute(cls, **values) -> io.NodeOutput:
         return io.NodeOutput(sockets.Spec({"acceleratorOptions": set_fields(AcceleratorOptions, values)}))
+
+
+def widgets() -> list[io.Input]:
+    """The twelve options."""
+    return [_widget(name) for name in TIPS]
 
 
 def _widget(name: str) -> io.Input:

@@ -20,6 +20,11 @@ from sd3_local.pipelines.request import (
 from tests.comfy_host import ComfyHost
 
 # Saved workflows name these, so they stay for ever; more may be added behind them.
+ACCELERATOR = [
+    *("fbCache", "fbCacheThreshold", "teaCache", "teaCacheDistance"),
+    *("dbCache", "dbCacheThreshold", "dbCacheSkipInterval", "cacheMaxConsecutiveSteps"),
+    *("cacheStartStep", "cacheEndStep", "cacheStartStepPercentage", "cacheEndStepPercentage"),
+]
 IDS = {
     "SD3LocalModel": ["model", "vae", "textEncoder1", "textEncoder2", "textEncoder3", "dtype"],
     "SD3LocalPrompt": ["positivePrompt", "negativePrompt", "clipSkip"],
@@ -44,11 +49,8 @@ IDS = {
         *("model", "guideImages", "encoder", "weight", "combineMethod", "embedScaling", "weightType"),
         *("weightComposition", "clipVision", "ipAdapters"),
     ],
-    "SD3LocalAccelerator": [
-        *("fbCache", "fbCacheThreshold", "teaCache", "teaCacheDistance"),
-        *("dbCache", "dbCacheThreshold", "dbCacheSkipInterval", "cacheMaxConsecutiveSteps"),
-        *("cacheStartStep", "cacheEndStep", "cacheStartStepPercentage", "cacheEndStepPercentage"),
-    ],
+    "SD3LocalAccelerator": ACCELERATOR,
+    "SD3LocalNativeAccelerator": ["model", *ACCELERATOR],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
@@ -62,6 +64,7 @@ OUTPUTS = {
     "SD3LocalControlNet": ["SD3_CONTROLNET"],
     "SD3LocalIPAdapter": ["SD3_IPADAPTER"],
     "SD3LocalAccelerator": ["SD3_ACCELERATOR"],
+    "SD3LocalNativeAccelerator": ["MODEL"],
 }
 # The object of the request that a node's widgets are fields of.
 OBJECTS = {
@@ -75,6 +78,7 @@ OBJECTS = {
     "SD3LocalControlNet": ControlNet,
     "SD3LocalIPAdapter": IPAdapter,
     "SD3LocalAccelerator": AcceleratorOptions,
+    "SD3LocalNativeAccelerator": AcceleratorOptions,
 }
 # What a node takes from other nodes, or picks from folders.
 SOCKETS = {
