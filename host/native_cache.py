@@ -177,7 +177,7 @@ class _Session:
             tuple(given.get("cond_or_uncond", ())),
             tuple(given.get("uuids", ())),
             controlled,
-            frozenset((block, id(patch)) for block, patch in replaced.items()),
+            frozenset(replaced),
         )
         self._calls[role] += 1
         return (*role, self._calls[role])

@@ -314,3 +314,40 @@ def test_the_log_says_what_was_decided(native: Native, caplog: pytest.LogCapture
     assert "DB Cache: 5 computed, 0 conditional-only, 7 reused  CrrC.rrCr.rCrC" in caplog.text
     assert "computed because of: first 1, maximum 3, last 1; at most 2 reused in a row" in caplog.text
     assert "not calibrated" in caplog.text
+
+
+@pytest.mark.parametrize("technique", range(3), ids=TECHNIQUES)
+@pytest.mark.parametrize(("name", "calls"), [("plain", 1), ("prompts apart", 2), ("no guidance", 1)])
+def test_a_reused_step_leaves_the_blocks_out(
+    native: Native, runs: list[Any], name: str, calls: int, technique: int
+) -> None:
+    """In every call of the model, however many ComfyUI makes in a step."""
+    blocks = native.model.model.diffusion_model.joint_blocks
+    watched, counted = [*blocks, blocks[-1].x_block.mlp], [0] * (len(blocks) + 1)
+
+    def count(index: int) -> None:
+        counted[index] += 1
+
+    handles = [part.register_forward_hook(lambda *_, at=at: count(at)) for at, part in enumerate(watched)]
+    try:
+        model, options = SAMPLINGS[name](native)
+        native.sample(accelerated(model, **ALWAYS[technique], cacheMaxConsecutiveSteps=2), **options)
+    finally:
+        for handle in handles:
+            handle.remove()
+    every, computed = 12 * calls, trace(runs[-1]).count("C") * calls
+    first, feed = computed if technique == 1 else every, every if technique == 2 else computed
+    assert counted == [first, computed, computed, computed, feed]
+
+
+def test_blocks_that_are_replaced_from_a_step_on_are_noticed(native: Native, runs: list[Any]) -> None:
+    def late(apply: Any, given: dict[str, Any]) -> torch.Tensor:
+        options = given["c"]["transformer_options"]
+        if given["timestep"][0] < 0.6:
+            options = {**options, "patches_replace": {"dit": {("double_block", 2): lambda streams, _: streams}}}
+        return apply(given["input"], given["timestep"], **{**given["c"], "transformer_options": options})
+
+    model = native.model.clone()
+    model.set_model_unet_function_wrapper(late)
+    native.sample(accelerated(model, **ALWAYS[0], cacheMaxConsecutiveSteps=5))
+    assert runs[-1].trace.reasons()["shape"] == 1
