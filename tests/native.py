@@ -32,6 +32,7 @@ class Native:
         self.own = open_model(path)
         self.model = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
         self.net = net
+        self._kept: list[Any] = []
         self.positive, self.negative = self.own.encode([request().positive_prompt, "blue"], 0, Unwatched())
 
     def conds(self, **given: Any) -> list[Any]:
@@ -51,6 +52,8 @@ class Native:
         """[batch, 16, h, w]; `options` are KSampler's."""
         import comfy.sample
 
+        # As ComfyUI keeps what nodes gave: where a loaded clone is collected, its next loading may trip over it.
+        self._kept.append(model)
         given = {"sampler": "euler", "steps": STEPS, "cfg": 4.5, "batch": 1, "denoise": 1.0, **options}
         empty = torch.zeros(given["batch"], 16, HEIGHT // 8, WIDTH // 8)
         if given["denoise"] < 1:
