@@ -72,6 +72,11 @@ def add_on_path(name: object, folder: str, parameter: str) -> Path:
     return _pick(name, _add_on_paths(folder), parameter, folder)
 
 
+def calibrations() -> Path:
+    """Where SD3 Calibrate keeps its results: in ComfyUI's user folder, where no client reads or writes."""
+    return Path(folder_paths.get_system_user_directory("sd3_local")) / "calibrations"
+
+
 def tokenizers() -> TokenizerFiles:
     """The tokenizers that ComfyUI ships: folders with vocabularies, and no weights."""
     import comfy.sd1_clip

@@ -25,6 +25,7 @@ from ..caching.trace import Action
 from ..pipelines.accelerator import cache_options, lines, technique
 from ..pipelines.errors import RequestError
 from ..pipelines.request import AcceleratorOptions
+from . import folders
 from .native_blocks import BlockHooks
 from .native_samplers import sampling_of
 
@@ -61,7 +62,8 @@ def _calibration(model: ModelPatcher) -> Calibration:
     layers = SimpleNamespace(
         pos_embed=SimpleNamespace(proj=SimpleNamespace(weight=first)), proj_out=SimpleNamespace(weight=last)
     )
-    return calibration_of(weights_hash(layers), str(last.dtype).removeprefix("torch."))
+    computing = model.model.manual_cast_dtype or model.model.get_dtype()
+    return calibration_of(weights_hash(layers), str(computing).removeprefix("torch."), folder=folders.calibrations())
 
 
 class _Accelerator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .accelerator import SD3LocalAccelerator
+from .calibrate import SD3LocalCalibrate
 from .controlnet import SD3LocalControlNet
 from .face_fix import SD3LocalFaceFix
 from .inputs import SD3LocalInputs
@@ -32,6 +33,7 @@ class SD3LocalExtension(ComfyExtension):
             SD3LocalIPAdapter,
             SD3LocalAccelerator,
             SD3LocalNativeAccelerator,
+            SD3LocalCalibrate,
             SD3LocalFaceFix,
             SD3LocalSafety,
             SD3LocalSampler,

@@ -76,7 +76,7 @@ class SD3LocalModel(io.ComfyNode):
         from ..pipelines.model import Model
 
         files = _chosen(model, vae, (textEncoder1, textEncoder2, textEncoder3), dtype)
-        return io.NodeOutput(Model(files, folders.tokenizers(), ComfyPlacement(dtype)))
+        return io.NodeOutput(Model(files, folders.tokenizers(), ComfyPlacement(dtype), folders.calibrations()))
 
 
 def _chosen(model: str, vae: str, text_encoders: Sequence[str], dtype: str) -> ModelFiles:

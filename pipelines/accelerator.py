@@ -21,6 +21,8 @@ from .features import Account
 from .windows import window
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from .request import AcceleratorOptions
@@ -69,10 +71,11 @@ class Sampling(Protocol):
 
 
 class Accelerator:
-    """The caches of one request, under one scheduler."""
+    """The caches of one request, under one scheduler. `calibrations` is the folder of the user's own."""
 
-    def __init__(self, options: AcceleratorOptions, scheduler: Scheduler):
+    def __init__(self, options: AcceleratorOptions, scheduler: Scheduler, calibrations: Path | None = None):
         self._options = options
+        self._calibrations = calibrations
         self._scheduler = scheduler
         self._technique = technique(options)
         self._runs: list[tuple[CacheOptions, Trace]] = []
@@ -129,14 +132,20 @@ class Accelerator:
 
     def _cache_options(self, transformer: torch.nn.Module, steps: int) -> CacheOptions:
         if self._calibration is None:
-            dtype = str(transformer.proj_out.weight.dtype).removeprefix("torch.")
-            self._calibration = calibration_of(weights_hash(transformer), dtype)
+            self._calibration = calibration_of(weights_hash(transformer), computing(transformer), self._calibrations)
         return cache_options(self._options, self._calibration, steps)
 
     def _lines(self, number: int) -> Iterator[str]:
         options, trace = self._runs[number]
         canvas = f", canvas {number + 1}" if len(self._runs) > 1 else ""
         return lines(options, trace, self._calibration, self._scheduler, canvas)
+
+
+def computing(transformer: torch.nn.Module) -> str:
+    """The dtype that a transformer of ours computes in, such as "bfloat16". Its first layer is never stored narrower
+    than that; others may be.
+    """
+    return str(transformer.pos_embed.proj.weight.dtype).removeprefix("torch.")
 
 
 def cache_options(options: AcceleratorOptions, calibration: Calibration, steps: int) -> CacheOptions:
@@ -175,7 +184,9 @@ def lines(
         why = "adds noise" if sampler.stochastic else "evaluates steps twice"
         yield f"{sampler.name} {why}, so work is reused as it was, without a forecast"
     if not calibration.measured:
-        yield "the limits of error were not calibrated for this model"
+        yield "the limits of error were not calibrated for this model; SD3 Calibrate does that"
+    if calibration.note:
+        yield calibration.note
 
 
 def summary(trace: Trace) -> str:

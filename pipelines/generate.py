@@ -170,7 +170,7 @@ class _Run:
         if request.accelerator_options is not None:
             from .accelerator import Accelerator
 
-            self._accelerator = Accelerator(request.accelerator_options, chosen)
+            self._accelerator = Accelerator(request.accelerator_options, chosen, model.calibrations)
         if request.ultralytics is not None:
             from .faces import FaceFix
 

@@ -14,6 +14,8 @@ from .monitor import Monitor
 from .placement import Placement, Precision, Resident, when_full
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from .text import Conditioning, TextEncoders, TokenizerFiles
@@ -39,13 +41,17 @@ class Model:
 
     Made from headers alone, so a wrong file is refused at once and nothing large is read. Components stay for as long
     as this object lives, and so do the conditionings of recent prompts: an unchanged prompt needs no text encoder.
+    `calibrations` is the folder of the user's own results of SD3 Calibrate, which accelerators look into.
     """
 
-    def __init__(self, files: ModelFiles, tokenizers: TokenizerFiles, placement: Placement):
+    def __init__(
+        self, files: ModelFiles, tokenizers: TokenizerFiles, placement: Placement, calibrations: Path | None = None
+    ):
         self.plan = inspect_model(files)
         self.reading_seconds = 0.0
         self._tokenizers = tokenizers
         self.placement = placement
+        self.calibrations = calibrations
         self._residents: dict[str, Resident] = {}
         self._encoders: TextEncoders | None = None
 

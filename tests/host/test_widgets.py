@@ -51,6 +51,7 @@ IDS = {
     ],
     "SD3LocalAccelerator": ACCELERATOR,
     "SD3LocalNativeAccelerator": ["model", *ACCELERATOR],
+    "SD3LocalCalibrate": ["model", "prompts", "width", "height", "steps", "CFGScale", "again"],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
@@ -65,6 +66,7 @@ OUTPUTS = {
     "SD3LocalIPAdapter": ["SD3_IPADAPTER"],
     "SD3LocalAccelerator": ["SD3_ACCELERATOR"],
     "SD3LocalNativeAccelerator": ["MODEL"],
+    "SD3LocalCalibrate": ["STRING"],
 }
 # The object of the request that a node's widgets are fields of.
 OBJECTS = {
