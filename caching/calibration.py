@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "calibrations"
 
 ERROR = 0.08
-"""What half way between never and always means, for every technique and model: the velocities of a row of reused steps
-may be off by so much in all, each as a share of its size. It halves what sd3-nano computes under TeaCache.
+"""What the API's default threshold means, for every technique and model: the velocities of a row of reused steps may be
+off by so much in all, each as a share of its size. It halves what sd3-nano computes under TeaCache.
 """
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The errors of their signals that the techniques may make half way between never and always, for one model.
+    """The errors of their signals that the techniques may make at the API's default thresholds, for one model.
 
     `name` tells what it was measured on. `measured` is False for the defaults, which nobody has measured on the model.
     `note` is for whoever reads the report of a run: a file of results that could not be used, and why.

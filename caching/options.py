@@ -39,9 +39,13 @@ class CacheOptions:
     tuning: Tuning = field(default_factory=Tuning)
 
 
-def limit_of(eagerness: float, scale: float) -> float:
+def limit_of(eagerness: float, scale: float, usual: float = 0.5) -> float:
     """The error that `eagerness`, from 0 (never reuse) to 1 (whenever the bounds let it), allows.
 
-    It is `scale` half way, and rises without bound: scale * eagerness / (1 - eagerness).
+    It is `scale` at the `usual` eagerness, and rises without bound: with the odds eagerness / (1 - eagerness).
     """
-    return math.inf if eagerness >= 1 else scale * eagerness / (1 - eagerness)
+    return math.inf if eagerness >= 1 else scale * _odds(eagerness) / _odds(usual)
+
+
+def _odds(share: float) -> float:
+    return share / (1 - share)

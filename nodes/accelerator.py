@@ -16,7 +16,8 @@ TIPS = {
     "packs a threshold often goes the other way.",
     "teaCache": "A reused step costs next to nothing. Only one of fbCache, teaCache and dbCache can be on.",
     "teaCacheDistance": "From 0 to 1: at 0 nothing is reused, at 1 whatever the window and the maximum allow.",
-    "dbCache": "A reused step costs the first block and the last one's feed-forward layer. Only one of fbCache, teaCache and dbCache can be on.",
+    "dbCache": "A reused step costs the first block and the last one's feed-forward layer. Only one of fbCache, "
+    "teaCache and dbCache can be on.",
     "dbCacheThreshold": "From 0 to 1: at 1 nothing is reused, at 0 whatever the window and the maximum allow. In other "
     "packs a threshold often goes the other way.",
     "dbCacheSkipInterval": "At most so many steps in a row are reused, and never more than cacheMaxConsecutiveSteps: "

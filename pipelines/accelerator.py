@@ -151,9 +151,11 @@ def computing(transformer: torch.nn.Module) -> str:
 def cache_options(options: AcceleratorOptions, calibration: Calibration, steps: int) -> CacheOptions:
     """What a run of `steps` executed steps is told, on a model of this calibration; one technique is on."""
     chosen = technique(options)
+    # The API's defaults are 0.25 and 0.5: each means the same error.
+    usual = eagerness(type(options)(**{f"{chosen}_cache": True}))
     return CacheOptions(
         chosen,
-        limit_of(eagerness(options), calibration.scales[chosen]),
+        limit_of(eagerness(options), calibration.scales[chosen], usual),
         window(
             steps,
             options.cache_start_step,

@@ -323,3 +323,19 @@ def test_the_report_says_what_was_done(nano, materials) -> None:
     off = paint(nano, materials, {})
     assert not off.previews
     assert "every step was computed" in str(off.report)
+
+
+def test_the_api_s_defaults_mean_the_same_error_for_each_technique(nano, materials) -> None:
+    """On a calibrated model the same output error is another signal's error, and none of them the larger."""
+    real = {"width": 128, "height": 128, "steps": 28}
+    expected = latents(paint(nano, materials, None, **real))
+    found = {}
+    for name in TECHNIQUES:
+        result = paint(nano, materials, {f"{name}Cache": True}, **real)
+        assert told(result).data["calibrated"]
+        (run,) = told(result).data["runs"]
+        difference = ((latents(result) - expected).norm() / expected.norm()).item()
+        print(f"{name} {run['trace']} {run['reused']} {difference:.4f}")
+        found[name] = run["reused"]
+        assert difference < 0.1
+    assert min(found.values()) >= 10 and max(found.values()) - min(found.values()) <= 6

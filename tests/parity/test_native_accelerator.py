@@ -298,7 +298,12 @@ def test_a_model_has_one_calibration_in_both_engines(native: Native, monkeypatch
 
     asked_for = []
     known = native_cache.calibration_of
-    monkeypatch.setattr(native_cache, "calibration_of", lambda *key, **where: asked_for.append(key) or known(*key, **where))
+
+    def noted(*key: object, **where: object) -> object:
+        asked_for.append(key)
+        return known(*key, **where)
+
+    monkeypatch.setattr(native_cache, "calibration_of", noted)
     adapted = native.model.clone()
     shape = native.model.model.diffusion_model.final_layer.linear.weight.shape
     adapted.add_patches({"diffusion_model.final_layer.linear.weight": ("diff", (torch.ones(shape),))})

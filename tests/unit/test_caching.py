@@ -273,8 +273,10 @@ def test_half_precision_loses_neither_errors_nor_forecasts(dtype: torch.dtype) -
 def test_eagerness_becomes_a_limit_without_bound() -> None:
     assert limit_of(0.0, 0.1) == 0
     assert limit_of(0.5, 0.1) == pytest.approx(0.1)
+    assert limit_of(0.75, 0.1) == pytest.approx(0.3)
+    assert limit_of(0.75, 0.1, usual=0.75) == pytest.approx(0.1)
     assert limit_of(1.0, 0.1) == math.inf
-    limits = [limit_of(eagerness / 100, 0.1) for eagerness in range(101)]
+    limits = [limit_of(eagerness / 100, 0.1, usual=0.75) for eagerness in range(101)]
     assert limits == sorted(limits)
 
 
