@@ -56,7 +56,16 @@ def _paint(painter: Painter, technique: Technique, limit: float, tuning: Tuning,
 def _cached(options: CacheOptions, schedule: tuple[float, ...], transformer: torch.nn.Module) -> Iterator[None]:
     """The core alone, without the request's options that it is made from."""
     run = CacheRun(options, schedule, transformer.device)
-    transformer.forward = cached_forward(run, schedule, transformer)
+    with installed(cached_forward(run, schedule, transformer), run, transformer):
+        yield
+
+
+@contextmanager
+def installed(
+    forward: Callable[..., tuple[torch.Tensor]], run: CacheRun, transformer: torch.nn.Module
+) -> Iterator[None]:
+    """The transformer calls `forward` meanwhile; `run`, which that asks, ends with it."""
+    transformer.forward = forward
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from sd3_local.pipelines.samplers import sigmas
 
 from . import _output
 from ._caching_methods import Painter, Task
-from ._caching_ours import cached_forward
+from ._caching_ours import cached_forward, installed
 
 TECHNIQUES: tuple[Technique, ...] = ("fb", "tea", "db")
 LIMIT, MOST_IN_A_ROW = 0.25, 5
@@ -53,12 +53,8 @@ def _checked(
             checked(row, output[0], whole(**given)[0])
         return output
 
-    transformer.forward = forward
-    try:
+    with installed(forward, run, transformer):
         yield
-    finally:
-        del transformer.forward
-        run.close()
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

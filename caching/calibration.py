@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -123,8 +123,8 @@ def calibration_of(weights: str, dtype: str, folder: Path | None = None) -> Cali
         except (OSError, ValueError) as error:
             notes.append(f"the calibration {path} is ignored: {error}")
             continue
-        return Calibration(found.name, found.scales, note="; ".join(notes))
-    return Calibration(DEFAULT.name, DEFAULT.scales, measured=False, note="; ".join(notes))
+        return replace(found, note="; ".join(notes))
+    return replace(DEFAULT, note="; ".join(notes))
 
 
 def read_results(path: Path, weights: str, dtype: str) -> Results:

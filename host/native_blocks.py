@@ -58,17 +58,12 @@ class BlockHooks:
     def _first(self, streams: Streams, extra: Mapping[str, Any]) -> Streams:
         embedded = streams["img"]
         if self._technique == "tea":
-            seen = Seen(embedded, lambda: self._modulated(streams))
-            if self._reuses(seen):
-                return streams
-            left = self._original(0, streams, extra)
-        else:
-            left = self._original(0, streams, extra)
-            if self._reuses(Seen(left["img"], lambda: left["img"] - embedded)):
-                return left
-            seen = Seen(left["img"], lambda: left["img"])
-        changes = self._controlled and seen.base is left["img"]
-        self._base = seen.base.clone() if changes else seen.base
+            self._base = embedded
+            return streams if self._reuses(lambda: self._modulated(streams)) else self._original(0, streams, extra)
+        left = self._original(0, streams, extra)
+        self._base = left["img"]
+        if not self._reuses(lambda: left["img"] - embedded) and self._controlled:
+            self._base = self._base.clone()
         return left
 
     def _last(self, streams: Streams, extra: Mapping[str, Any]) -> Streams:
@@ -81,11 +76,11 @@ class BlockHooks:
         self._evaluation.keep(self._role, hidden - self._base)
         return left
 
-    def _reuses(self, seen: Seen) -> bool:
-        self._evaluation, action = self._decide(seen)
+    def _reuses(self, signal: Callable[[], torch.Tensor]) -> bool:
+        self._evaluation, action = self._decide(Seen(self._base, signal))
         if action == "computed":
             return False
-        self._foretold = seen.base + self._evaluation.foretold(self._role)
+        self._foretold = self._base + self._evaluation.foretold(self._role)
         for index in range(1, self._end):
             self._blocks[_name(index)] = _skipped
         return True

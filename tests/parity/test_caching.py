@@ -17,23 +17,13 @@ from sd3_local.pipelines.model import Model
 from sd3_local.pipelines.monitor import Unwatched
 
 from tests.addons import add_ons
+from tests.caches import ALWAYS, NEVER, TECHNIQUES
 from tests.engines import request
 from tests.nano import drawn, open_nano, scenes
 from tools.nano.drawings import draw_edges
 
 SIDE, STEPS = 64, 8
 SCENE, GUIDE = scenes(21, 2, subject="circle")
-NEVER = [
-    {"fbCache": True, "fbCacheThreshold": 1.0},
-    {"teaCache": True, "teaCacheDistance": 0.0},
-    {"dbCache": True, "dbCacheThreshold": 1.0},
-]
-ALWAYS = [
-    {"fbCache": True, "fbCacheThreshold": 0.0},
-    {"teaCache": True, "teaCacheDistance": 1.0},
-    {"dbCache": True, "dbCacheThreshold": 0.0},
-]
-TECHNIQUES = ["fb", "tea", "db"]
 LONG = " ".join(["blurred, dark, a yellow ring in the center"] * 12)
 
 CONTROL = {"controlNet": [{"model": "nano-edges", "guideImage": "edges", "startStep": 2, "endStep": 6}]}

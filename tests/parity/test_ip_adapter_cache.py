@@ -12,6 +12,7 @@ from sd3_local.pipelines.ip_adapter import IPAdapterFile, VisionFile
 from sd3_local.pipelines.model import Model
 from sd3_local.pipelines.placement import LocalPlacement
 
+from tests.caches import ALWAYS, NEVER, TECHNIQUES
 from tests.checkpoints import CheckpointSpec, ClipSpec, TransformerSpec, VAESpec, write_checkpoint
 from tests.engines import open_model
 from tests.ip_adapters import (
@@ -31,17 +32,6 @@ SPEC = TransformerSpec(blocks=4, width=128, context=2048, pooled=2048)
 STEPS = 6
 PLACEMENT = LocalPlacement(torch.device("cpu"), torch.float32)
 
-NEVER = {
-    "fb": {"fbCache": True, "fbCacheThreshold": 1.0},
-    "tea": {"teaCache": True, "teaCacheDistance": 0.0},
-    "db": {"dbCache": True, "dbCacheThreshold": 1.0},
-}
-ALWAYS = {
-    "fb": {"fbCache": True, "fbCacheThreshold": 0.0},
-    "tea": {"teaCache": True, "teaCacheDistance": 1.0},
-    "db": {"dbCache": True, "dbCacheThreshold": 0.0},
-}
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
@@ -58,20 +48,20 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     return [Entry(file, {"weight": 0.9}, [guide(1)]), Entry(file, {"weight": -0.4}, [guide(2)])]
 
 
-@pytest.mark.parametrize("technique", NEVER)
-def test_a_cache_that_never_reuses_changes_nothing(model: Model, entries: list[Entry], technique: str) -> None:
+@pytest.mark.parametrize("options", NEVER, ids=TECHNIQUES)
+def test_a_cache_that_never_reuses_changes_nothing(model: Model, entries: list[Entry], options: dict[str, Any]) -> None:
     plain = latents(run(model, entries, steps=STEPS))
-    assert torch.equal(latents(run(model, entries, steps=STEPS, acceleratorOptions=NEVER[technique])), plain)
+    assert torch.equal(latents(run(model, entries, steps=STEPS, acceleratorOptions=options)), plain)
 
 
-@pytest.mark.parametrize("technique", ALWAYS)
+@pytest.mark.parametrize(("technique", "options"), list(zip(TECHNIQUES, ALWAYS, strict=True)), ids=TECHNIQUES)
 def test_reused_steps_show_each_branch_its_own_pictures(
-    model: Model, entries: list[Entry], technique: str, monkeypatch: pytest.MonkeyPatch
+    model: Model, entries: list[Entry], technique: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one batch a branch can't be shown the other's pictures, so this is what two calls, one block at a time for
     both, are held to. The first try runs out of memory, and the second one has the branches apart.
     """
-    fields: dict[str, Any] = {"steps": STEPS, "acceleratorOptions": ALWAYS[technique]}
+    fields: dict[str, Any] = {"steps": STEPS, "acceleratorOptions": options}
     whole = run(model, entries, **fields)
     together = latents(whole)
     assert whole.report.accounts[-1].data["runs"][0]["reused"] > 0

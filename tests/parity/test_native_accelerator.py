@@ -17,6 +17,7 @@ from sd3_local.pipelines.materials import Materials
 from sd3_local.pipelines.monitor import Unwatched
 from sd3_local.pipelines.placement import LocalPlacement
 
+from tests.caches import ALWAYS, NEVER, TECHNIQUES
 from tests.native import (
     DUAL,
     MEDIUM,
@@ -32,18 +33,6 @@ from tests.native import (
 )
 
 TOLERANCE = 1e-3
-
-NEVER = [
-    {"fbCache": True, "fbCacheThreshold": 1.0},
-    {"teaCache": True, "teaCacheDistance": 0.0},
-    {"dbCache": True, "dbCacheThreshold": 1.0},
-]
-ALWAYS = [
-    {"fbCache": True, "fbCacheThreshold": 0.0},
-    {"teaCache": True, "teaCacheDistance": 1.0},
-    {"dbCache": True, "dbCacheThreshold": 0.0},
-]
-TECHNIQUES = ["fb", "tea", "db"]
 
 
 @pytest.fixture(scope="module")
