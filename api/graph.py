@@ -29,8 +29,6 @@ Node = dict[str, Any]
 Graph = dict[str, Node]
 Link = list[Any]
 
-UNSET_NUMBER, UNSET_TEXT = -1, ""
-
 OWN_FIELDS: dict[str, tuple[str, ...]] = {
     "SD3LocalPrompt": ("positivePrompt", "negativePrompt", "clipSkip"),
     "SD3LocalInputs": ("strength", "maskMargin"),
@@ -138,14 +136,7 @@ def _values(cls: type[RequestObject], wire: Mapping[str, Any]) -> dict[str, Any]
 def _value(field: FieldSpec, wire: Mapping[str, Any]) -> Any:
     if field.alias in wire:
         return wire[field.alias]
-    return DEFAULT_SCHEDULER if field.alias == "scheduler" else _unset(field)
-
-
-def _unset(field: FieldSpec) -> Any:
-    """What a widget holds where the request says nothing."""
-    if field.default is not None:
-        return field.default
-    return UNSET_TEXT if field.type == "string" else UNSET_NUMBER
+    return DEFAULT_SCHEDULER if field.alias == "scheduler" else field.unset
 
 
 @dataclass(frozen=True)
@@ -301,6 +292,4 @@ def _is_link(value: Any) -> bool:
 
 def _is_unset(field: FieldSpec, given: Mapping[str, Any]) -> bool:
     value = given.get(field.alias)
-    if field.required or isinstance(value, bool):
-        return value is None or (not field.required and value == field.default)
-    return value is None or value == _unset(field)
+    return value is None or (not field.required and value == field.unset)

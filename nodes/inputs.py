@@ -24,13 +24,14 @@ class SD3LocalInputs(io.ComfyNode):
                     display_name="seed image",
                     tooltip="Picture to start from. It is scaled to cover width x height, and what is over is cut off "
                     "on both sides; with SD3 Outpaint it keeps its size. Transparency becomes white. A batch gives "
-                    "each result its own.",
+                    "each result its own. Nothing: the picture starts from noise, and strength has no effect.",
+                    optional=True,
                 ),
                 io.Mask.Input(
                     "maskImage",
                     display_name="mask image",
                     tooltip="Where to change the seed image: white changes, black stays exactly as it is, grey changes "
-                    "in part. It must have the seed image's proportions. Nothing: all of it may change.",
+                    "in part. It needs a seed image and must have its proportions. Nothing: all of it may change.",
                     optional=True,
                 ),
                 widget(ImageInference, "strength"),
@@ -40,13 +41,12 @@ class SD3LocalInputs(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, seedImage, strength, maskMargin, maskImage=None) -> io.NodeOutput:
-        given = {"seedImage": seedImage}
+    def execute(cls, strength, maskMargin, seedImage=None, maskImage=None) -> io.NodeOutput:
+        given = {} if seedImage is None else {"seedImage": seedImage}
         if maskImage is not None:
             given["maskImage"] = maskImage[..., None]
         pictures = sockets.named(*given.values())
-        fields = {
-            "inputs": dict(zip(given, pictures, strict=True)),
-            **set_fields(ImageInference, {"strength": strength, "maskMargin": maskMargin}),
-        }
+        fields = set_fields(ImageInference, {"strength": strength, "maskMargin": maskMargin})
+        if given:
+            fields["inputs"] = dict(zip(given, pictures, strict=True))
         return io.NodeOutput(sockets.Spec(fields, Materials(pictures=pictures)))

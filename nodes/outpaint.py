@@ -22,7 +22,7 @@ class SD3LocalOutpaint(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Paints on beyond the borders of the seed image. The sampler's width and height must be the "
             "seed image's plus what is added; a strength of 0.85 or more paints more than stretched colours.",
-            inputs=[widget(Outpaint, side, default=0, min=0, max=MAX_PIXELS) for side in SIDES],
+            inputs=[widget(Outpaint, side, default=0, max=MAX_PIXELS) for side in SIDES],
             outputs=[sockets.Outpaint.Output(display_name="outpaint")],
         )
 

@@ -1,6 +1,6 @@
 """Widgets from the request's fields, and a node's values back into fields.
 
-A widget can't be empty, so -1 stands for a number that is not set, and "" for a text.
+A widget can't be empty: of a field without a default it holds -1, a number, or "", a text, where nothing is set.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipelines.fields import FieldSpec, RequestObject, spec
-
-UNSET_NUMBER = -1
-UNSET_TEXT = ""
+from ..pipelines.fields import UNSET_NUMBER, FieldSpec, RequestObject, spec
 
 MEASURES = {"px": "pixels", "s": "seconds", "%": "percent"}
 """Units that a tooltip spells out; others, such as steps, the description already names."""
@@ -34,12 +31,12 @@ def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     if field.choices:
         return io.Combo.Input(name, options=list(field.choices), **{"default": field.default, **given})
     if field.type == "string":
-        return io.String.Input(name, **{"default": UNSET_TEXT, **given})
+        return io.String.Input(name, **{"default": field.unset, **given})
     if field.type == "boolean":
         return io.Boolean.Input(name, **{"default": field.default, **given})
     limits = {
-        "default": UNSET_NUMBER if field.default is None else field.default,
-        "min": _lowest(field),
+        "default": field.unset,
+        "min": UNSET_NUMBER if field.default is None else field.min,
         "max": field.max,
     }
     if field.type == "integer":
@@ -59,13 +56,7 @@ def set_fields(cls: type[RequestObject], values: Mapping[str, Any]) -> dict[str,
 
 
 def _is_unset(field: FieldSpec, value: Any) -> bool:
-    if field.type == "string" and not field.choices:
-        return value == UNSET_TEXT
-    return field.default is None and not isinstance(value, bool) and value == UNSET_NUMBER
-
-
-def _lowest(field: FieldSpec) -> float | None:
-    return UNSET_NUMBER if field.default is None else field.min
+    return field.default is None and value == field.unset
 
 
 def _tooltip(field: FieldSpec, can_be_unset: bool) -> str:

@@ -23,6 +23,9 @@ MAX_INTEGER = 2**63 - 1
 REQUIRED: Any = ...
 """The default of a field that must be given."""
 
+UNSET_NUMBER, UNSET_TEXT = -1, ""
+"""What says "not given" where something must stand, as in a widget."""
+
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\0]")
 _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
@@ -145,6 +148,15 @@ class FieldSpec:
     max_length: int | None = None
     format: str | None = None
     model: type[RequestObject] | None = None
+
+    @property
+    def unset(self) -> Any:
+        """What a widget holds where the field is not given: its default, else -1 or "". None for a choice without a
+        default, which has no value for that.
+        """
+        if self.default is not None or self.choices:
+            return self.default
+        return UNSET_TEXT if self.type == "string" else UNSET_NUMBER
 
 
 @cache
