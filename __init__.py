@@ -7,6 +7,8 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint():
     """What ComfyUI calls to get the pack's nodes."""
+    from .api.routes import register
     from .nodes import SD3LocalExtension
 
+    register()
     return SD3LocalExtension()

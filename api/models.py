@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ..pipelines.errors import RequestError, show
+from .files import write
 
 Kind = Literal["model", "lora", "controlNet", "ipAdapters"]
 KINDS: tuple[Kind, ...] = ("model", "lora", "controlNet", "ipAdapters")
@@ -18,6 +18,17 @@ KINDS: tuple[Kind, ...] = ("model", "lora", "controlNet", "ipAdapters")
 LISTED = 100
 MOST_BYTES = 2**20
 """Of a sidecar; larger ones are none."""
+
+PUBLISHED: Mapping[str, Sequence[str]] = {
+    "runware:5@1": (
+        "sd3_medium_incl_clips_t5xxlfp16.safetensors",
+        "sd3_medium_incl_clips_t5xxlfp8.safetensors",
+        "sd3_medium_incl_clips.safetensors",
+        "sd3_medium.safetensors",
+    ),
+}
+"""The files that Stability AI published of a hosted model, the fullest first: what its name means where no table says
+it."""
 
 _PREFIX = re.compile(r"(urn:)?(air:)?", re.IGNORECASE)
 
@@ -63,13 +74,7 @@ class ModelTable:
     def save(self, entries: Mapping[str, Mapping[str, str]]) -> None:
         """Replaces the table, all of it or nothing. Raises RequestError for what is none."""
         text = json.dumps(self._checked(entries), indent=1, ensure_ascii=False) + "\n"
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        part = self._file.with_name(self._file.name + ".part")
-        with part.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, self._file)
+        write(self._file, text.encode())
 
     def find(self, name: str, kind: Kind, parameter: str) -> str:
         """The file that `name` means. Raises RequestError, which lists what there is, where it means none."""
@@ -86,10 +91,20 @@ class ModelTable:
         if name in offered:
             return name
         if wanted is not None:
+            for published in PUBLISHED.get(wanted, ()) if kind == "model" else ():
+                for file in offered:
+                    if file.replace("\\", "/").rpartition("/")[2] == published:
+                        return file
             for file in offered:
                 if wanted in self._sidecars(kind, file):
                     return file
         raise self._unknown(f"{parameter} is {show(name)}, which means no file here.", parameter, offered, table)
+
+    def offered(self, kind: Kind) -> list[tuple[str, str]]:
+        """What there is of a kind: what each file may be called, and the file."""
+        files = self._files(kind)
+        named = [(identifier, file) for identifier, file in self.entries()[kind].items() if file in files]
+        return named + [(file, file) for file in files]
 
     def name_of(self, file: str, kind: Kind) -> str:
         """What the API calls a file: the table's first name of it, else its own."""

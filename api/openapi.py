@@ -70,9 +70,11 @@ def _tasks() -> Schema:
     failures = {
         "400": "No task was taken: each error tells what is wrong, and with which parameter.",
         "401": "There is no API key, or not the right one.",
-        "403": "The request comes from another web site.",
+        "403": "The request comes from a page of another web site.",
+        "404": "There is no task of this taskUUID to tell of.",
         "413": "The request is too large.",
         "429": "Too many tasks are waiting.",
+        "500": "The server failed; its log says more.",
     }
     return {
         "operationId": "runTasks",
@@ -178,12 +180,14 @@ def _schemas() -> dict[str, Schema]:
             progress={"type": "integer", "minimum": 0, "maximum": 100, "description": "Percent of the task done."},
         ),
         "UploadedImage": _object(
-            "A picture that was stored.",
-            required=("taskType", "taskUUID", "imageUUID"),
+            "A picture that was stored; in a dry run, one that would be.",
+            required=("taskType", "taskUUID"),
             taskType={"const": "imageUpload"},
             taskUUID=_UUID,
             imageUUID=_UUID,
             imageURL={"type": "string", "format": "uri"},
+            cost={"type": "number", "minimum": 0},
+            status={"const": "success", "description": "Told to getResponse."},
         ),
         "Pong": _object(
             "The endpoint is there.",
@@ -201,7 +205,7 @@ def _schemas() -> dict[str, Schema]:
         ),
         "Error": _object(
             "One thing that is wrong, and what would be right.",
-            required=("code", "message"),
+            required=("code", "message", "parameter"),
             code={"type": "string", "pattern": "^[a-z][A-Za-z0-9]*$"},
             message={"type": "string", "minLength": 1},
             parameter={"type": "string", "description": "Where it is in the task, such as controlNet[1].endStep."},
@@ -216,6 +220,7 @@ def _schemas() -> dict[str, Schema]:
             minLength={"type": "integer"},
             maxLength={"type": "integer"},
             minItems={"type": "integer"},
+            maxItems={"type": "integer"},
         ),
     }
 

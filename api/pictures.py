@@ -45,16 +45,16 @@ def refer(text: str, parameter: str) -> Reference:
     if text[:5].lower() == "data:":
         head = _DATA_URI.match(text)
         if head is None:
-            raise _invalid(parameter, f"{parameter} is a data URI that is not in base64.")
+            raise invalid(parameter, f"{parameter} is a data URI that is not in base64.")
         encoded = text[head.end() :]
     # Three bytes become four characters.
     if len(encoded) > 4 * (MOST_BYTES // 3 + 1):
-        raise _invalid(parameter, f"{parameter} has more than {MOST_BYTES // 2**20} MiB.", max=MOST_BYTES)
+        raise invalid(parameter, f"{parameter} has more than {MOST_BYTES // 2**20} MiB.", max=MOST_BYTES)
     try:
         content = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         told = f"{parameter} is {show(text)}; it must be the UUID of a picture, a URL, a data URI or base64."
-        raise _invalid(parameter, told) from None
+        raise invalid(parameter, told) from None
     return Reference("inline", text, content)
 
 
@@ -67,27 +67,35 @@ def read(content: bytes, parameter: str) -> Image.Image:
     from PIL import Image, ImageOps
 
     if len(content) > MOST_BYTES:
-        raise _invalid(parameter, f"{parameter} has more than {MOST_BYTES // 2**20} MiB.", max=MOST_BYTES)
+        raise invalid(parameter, f"{parameter} has more than {MOST_BYTES // 2**20} MiB.", max=MOST_BYTES)
     try:
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _too_large(parameter) from None
     except Exception:
-        raise _invalid(parameter, f"{parameter} is no picture in PNG, JPG or WEBP.") from None
+        raise invalid(parameter, f"{parameter} is no picture in PNG, JPG or WEBP.") from None
     if picture.width * picture.height > MOST_PIXELS:
         raise _too_large(parameter)
     try:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
     except Exception:
-        raise _invalid(parameter, f"{parameter} is a {picture.format} file that is damaged or cut off.") from None
+        raise invalid(parameter, f"{parameter} is a {picture.format} file that is damaged or cut off.") from None
     return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
 
 
+def ending(content: bytes) -> str:
+    """The file name's ending for bytes that `read` takes."""
+    if content.startswith(b"\x89PNG"):
+        return "png"
+    return "jpg" if content.startswith(b"\xff\xd8") else "webp"
+
+
 def _too_large(parameter: str) -> RequestError:
-    return _invalid(parameter, f"{parameter} has more than {MOST_PIXELS // 2**20} million pixels.", max=MOST_PIXELS)
+    return invalid(parameter, f"{parameter} has more than {MOST_PIXELS // 2**20} million pixels.", max=MOST_PIXELS)
 
 
-def _invalid(parameter: str, message: str, **limits: object) -> RequestError:
+def invalid(parameter: str, message: str, **limits: object) -> RequestError:
+    """The error of a parameter that holds no usable picture."""
     name = parameter.rpartition(".")[2].split("[")[0]
     return RequestError(f"invalid{name[:1].upper()}{name[1:]}", message, parameter, **limits)

@@ -10,6 +10,7 @@ import folder_paths
 from ..pipelines.errors import RequestError, show
 from ..pipelines.rules import code
 from ..pipelines.text import TokenizerFiles
+from .server import data_folder
 
 NANO = "sd3-nano"
 """The model that comes with the pack."""
@@ -74,7 +75,7 @@ def add_on_path(name: object, folder: str, parameter: str) -> Path:
 
 def calibrations() -> Path:
     """Where SD3 Calibrate keeps its results: in ComfyUI's user folder, where no client reads or writes."""
-    return Path(folder_paths.get_system_user_directory("sd3_local")) / "calibrations"
+    return data_folder() / "calibrations"
 
 
 def tokenizers() -> TokenizerFiles:

@@ -1,0 +1,112 @@
+"""The endpoint over HTTP: an array of tasks in, their results and errors out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ..pipelines.errors import RequestError
+from . import answers, guard, wire
+from .service import Service
+from .tasks import Reply, Tasks
+
+DRY_RUN = "X-Runware-Dry-Run"
+
+LONGEST_WAIT = 3600.0
+"""Seconds that an answer waits for its results; they are made all the same, and can be asked for."""
+
+_STATUS = {
+    "missingApiKey": 401,
+    "invalidApiKey": 401,
+    "rateLimitExceeded": 429,
+    "internalServerError": 500,
+    "taskFailedOrNotFound": 404,
+}
+
+
+class Endpoint:
+    """Answers POST requests."""
+
+    def __init__(self, service: Service, tasks: Tasks):
+        self._service = service
+        self._tasks = tasks
+
+    async def post(self, request: web.Request) -> web.Response:
+        if guard.is_foreign(request):
+            return refused_origin()
+        try:
+            given = await asyncio.to_thread(wire.read, await _body(request))
+            base = guard.base_of(request)
+            key, given, replies = authenticated(given, guard.bearer(request))
+            guard.admit(key)
+        except Exception as error:
+            return _answer([], answers.errors(answers.faults_of(error), {}))
+        dry = request.headers.get(DRY_RUN, "") not in ("", "0") or request.query.get("dryRun") == "1"
+        for task in given:
+            replies.append(await self._tasks.take(task, base, dry))
+        await asyncio.gather(*(self._follow(reply) for reply in replies))
+        data = [one for reply in replies for one in reply.data]
+        return _answer(data, [error for reply in replies for error in reply.errors])
+
+    async def _follow(self, reply: Reply) -> None:
+        """Adds the results of a task whose client waits for them."""
+        if reply.awaited is None or reply.is_async:
+            return
+        try:
+            await asyncio.wait_for(self._collect(reply), LONGEST_WAIT)
+        except asyncio.TimeoutError:
+            told = "The results take longer than an answer may wait: ask for them with getResponse."
+            error = RequestError("timeoutProvider", told, "taskUUID")
+            reply.errors += answers.errors(error.faults, reply.awaited.wire)
+
+    async def _collect(self, reply: Reply) -> None:
+        task = reply.awaited
+        assert task is not None
+        done = []
+        async for item in self._service.results(task.uuid):
+            if item.state == "done":
+                done.append((item.number, await asyncio.to_thread(self._tasks.told, task, item)))
+            else:
+                reply.errors += item.answer
+        reply.data += [told for _, told in sorted(done, key=lambda one: one[0])]
+
+
+def authenticated(given: list[Any], key: str | None) -> tuple[str | None, list[Any], list[Reply]]:
+    """The key in a list of tasks, else `key`; the tasks beside it; and what is told of it, once it was admitted."""
+    others: list[Any] = []
+    replies: list[Reply] = []
+    for task in given:
+        if isinstance(task, Mapping) and task.get("taskType") == "authentication":
+            key = task["apiKey"] if isinstance(task.get("apiKey"), str) else key
+            replies.append(Reply([{"taskType": "authentication"}]))
+        else:
+            others.append(task)
+    return key, others, replies
+
+
+def refused_origin() -> web.Response:
+    told = "Pages of other sites may not use this server."
+    error = RequestError("forbiddenOrigin", told, "Origin")
+    return web.json_response({"errors": answers.errors(error.faults, {})}, status=403)
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        told = f"The body is too large ({error.text}); ComfyUI's option --max-upload-size sets how large it may be."
+        raise RequestError("valueTooLarge", told, "body") from None
+
+
+def _answer(data: list[dict[str, Any]], errors: list[dict[str, Any]]) -> web.Response:
+    """Data, errors or both; an empty array of errors would be one to the published clients."""
+    body = {
+        name: value for name, value in (("data", data), ("errors", errors)) if value or (name == "data" and not errors)
+    }
+    status = 200
+    if errors and not data:
+        status = next((_STATUS[error["code"]] for error in errors if error["code"] in _STATUS), 400)
+    return web.json_response(body, status=status)

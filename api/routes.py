@@ -1,0 +1,137 @@
+"""The paths under which ComfyUI's server answers for the pack."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from server import PromptServer
+
+from ..pipelines.errors import RequestError
+from . import answers, guard, home, openapi, settings
+from .endpoint import Endpoint, refused_origin
+from .models import KINDS
+from .sender import Sender
+from .service import Service
+from .sockets import Sockets
+from .tasks import Tasks
+
+ROOT = "/sd3local"
+
+
+def register() -> None:
+    """Adds the routes, and lets the endpoint's work begin with the server."""
+    host = PromptServer.instance
+    routes, running = host.routes, _Running()
+    host.app.on_startup.append(running.start)
+    host.app.on_cleanup.append(running.stop)
+
+    @routes.post(f"{ROOT}/v1")
+    async def post(request: web.Request) -> web.StreamResponse:
+        return await running.endpoint.post(request)
+
+    @routes.get(f"{ROOT}/v1")
+    async def connect(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            told = "This address takes POST requests and WebSockets; openapi.json beside it says more."
+            error = RequestError("invalidRequest", told, "method")
+            return web.json_response(
+                {"errors": answers.errors(error.faults, {})}, status=405, headers={"Allow": "POST"}
+            )
+        return await running.sockets.connect(request)
+
+    @routes.get(f"{ROOT}/images/{{name}}")
+    async def image(request: web.Request) -> web.StreamResponse:
+        return await _image(request.match_info["name"])
+
+    @routes.get(f"{ROOT}/openapi.json")
+    async def document(request: web.Request) -> web.Response:
+        return web.json_response(openapi.document(guard.base_of(request)))
+
+    @routes.get(f"{ROOT}/models")
+    async def models(request: web.Request) -> web.Response:
+        return await _managed(request, _models)
+
+    @routes.put(f"{ROOT}/models")
+    async def save_models(request: web.Request) -> web.Response:
+        return await _managed(request, home.models().save, takes_json=True)
+
+    @routes.get(f"{ROOT}/settings")
+    async def get_settings(request: web.Request) -> web.Response:
+        return await _managed(request, lambda: home.settings().get().told())
+
+    @routes.put(f"{ROOT}/settings")
+    async def save_settings(request: web.Request) -> web.Response:
+        return await _managed(request, _save_settings, takes_json=True)
+
+
+class _Running:
+    """The endpoint's parts, from the server's start to its end."""
+
+    endpoint: Endpoint
+    sockets: Sockets
+
+    async def start(self, app: web.Application) -> None:
+        store = await asyncio.to_thread(home.store)
+        service = Service(store)
+        tasks = Tasks(service)
+        self.endpoint, self.sockets = Endpoint(service, tasks), Sockets(service, tasks)
+        self._work = [asyncio.create_task(service.run()), asyncio.create_task(Sender(store).run())]
+
+    async def stop(self, app: web.Application) -> None:
+        for work in self._work:
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+
+async def _image(name: str) -> web.StreamResponse:
+    """A picture. Who has its name may see it, as with the hosted API: a UUID can't be guessed."""
+    try:
+        picture = await asyncio.to_thread(home.store().picture, str(uuid.UUID(Path(name).stem)))
+    except ValueError:
+        picture = None
+    path = home.store().path(picture) if picture is not None and picture.name == name else None
+    if path is None or not path.is_file():
+        return web.Response(status=404, text="There is no such picture, or none any more.")
+    headers = {
+        "Content-Type": answers.MEDIA_TYPES[path.suffix[1:]],
+        "X-Content-Type-Options": "nosniff",
+        # Once its time is over it must be gone for those, too, who have seen it.
+        "Cache-Control": "no-cache",
+    }
+    return web.FileResponse(path, headers=headers)
+
+
+async def _managed(request: web.Request, do: Callable[..., Any], takes_json: bool = False) -> web.Response:
+    """A route of the settings panel: what `do` gives, or the errors that it raises."""
+    if guard.is_foreign(request):
+        return refused_origin()
+    try:
+        guard.admit_editor(request)
+        given = [await _json(request)] if takes_json else []
+        told = await asyncio.to_thread(do, *given)
+    except RequestError as error:
+        status = 401 if error.faults[0].parameter == "apiKey" else 400
+        return web.json_response({"errors": answers.errors(error.faults, {})}, status=status)
+    return web.Response(status=204) if told is None else web.json_response(told)
+
+
+async def _json(request: web.Request) -> Any:
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise RequestError("invalidRequest", "The body is no JSON.", "body") from None
+
+
+def _models() -> dict[str, Any]:
+    files = {kind: sorted({file for _, file in home.models().offered(kind)}) for kind in KINDS}
+    return {"table": home.models().entries(), "files": files}
+
+
+def _save_settings(given: Any) -> None:
+    home.settings().save(settings.checked(given))
