@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..pipelines.errors import Fault, RequestError
+from ..pipelines.errors import SHOWN, Fault, RequestError
 
 FORMATS = {
     "JPG": ("JPEG", "jpg", "image/jpeg"),
@@ -17,6 +18,9 @@ FORMATS = {
 """The API's name of a file format -> Pillow's, the file's ending, and the media type."""
 
 MEDIA_TYPES = {ending: media for _, ending, media in FORMATS.values()}
+
+MOST_ERRORS = 100
+"""Of one task."""
 
 IMAGES = "/sd3local/images/"
 """The path under which pictures are served."""
@@ -48,10 +52,12 @@ def result(
 
 def errors(faults: Iterable[Fault], task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Error objects for what is wrong with a task; they carry its taskType and taskUUID where it has such."""
+    # An answer must not be much longer than what it answers: a name that long is none, and a hundred errors will do.
     names = {name: task[name] for name in ("taskType", "taskUUID") if isinstance(task.get(name), str)}
+    names = {name: value for name, value in names.items() if len(value) <= SHOWN}
     return [
         {"code": fault.code, "message": str(fault), "parameter": fault.parameter or "taskType", **names, **fault.limits}
-        for fault in faults
+        for fault in islice(faults, MOST_ERRORS)
     ]
 
 

@@ -31,14 +31,14 @@ def deliver(result: Result, options: Mapping[str, Any], prompt_id: str | None) -
     options that do not go together, and OSError where a picture can't be written.
     """
     request = parse({**dump(result.request), **options})
+    seconds = sum(result.report.seconds.values()) / len(result.pictures)
     item = home.store().item(prompt_id) if prompt_id else None
     if item is not None and (task := home.store().task(item.task)) is not None:
         base = task.base
+        home.store().note_pace(task.wire["model"], seconds, work(request))
     else:
         item, base = None, home.settings().get().publicURL or server.own_url()
     told = []
-    seconds = sum(result.report.seconds.values()) / len(result.pictures)
-    home.store().note_pace(request.model, seconds, work(request))
     for picture in result.pictures:
         # A run after a crash replaces the file of the run before, because its name is the item's.
         name = item.uuid if item is not None else str(uuid.uuid4())
@@ -57,7 +57,7 @@ def deliver(result: Result, options: Mapping[str, Any], prompt_id: str | None) -
         sends = _deliveries(request, stored, said)
         if item is None:
             home.store().add(stored, sends)
-        elif not home.store().end(item.uuid, "done", answer, sends, stored):
+        elif not home.store().end(item.uuid, "done", answer, sends, stored) and home.store().picture(name) is None:
             # Cancelled meanwhile: its client was told so.
             path.unlink(missing_ok=True)
         told.append(said)

@@ -21,6 +21,7 @@ LONGEST_WAIT = 3600.0
 _STATUS = {
     "missingApiKey": 401,
     "invalidApiKey": 401,
+    "valueTooLarge": 413,
     "rateLimitExceeded": 429,
     "internalServerError": 500,
     "taskFailedOrNotFound": 404,
@@ -38,7 +39,7 @@ class Endpoint:
         if guard.is_foreign(request):
             return refused_origin()
         try:
-            given = await asyncio.to_thread(wire.read, await _body(request))
+            given = await asyncio.to_thread(wire.read, await body(request))
             base = guard.base_of(request)
             key, given, replies = authenticated(given, guard.bearer(request))
             guard.admit(key)
@@ -93,12 +94,16 @@ def refused_origin() -> web.Response:
     return web.json_response({"errors": answers.errors(error.faults, {})}, status=403)
 
 
-async def _body(request: web.Request) -> bytes:
+async def body(request: web.Request) -> bytes:
+    """The bytes that came. Raises RequestError where they are too many, or not all there."""
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         told = f"The body is too large ({error.text}); ComfyUI's option --max-upload-size sets how large it may be."
         raise RequestError("valueTooLarge", told, "body") from None
+    except (web.RequestPayloadError, ValueError):
+        told = "The body can't be read: it is cut off, or not encoded as its headers say."
+        raise RequestError("invalidRequest", told, "body") from None
 
 
 def _answer(data: list[dict[str, Any]], errors: list[dict[str, Any]]) -> web.Response:

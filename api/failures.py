@@ -59,7 +59,7 @@ def of_event(kind: str, data: Mapping[str, Any]) -> tuple[Fault, ...]:
 
 
 def of_refusal(body: Any) -> tuple[Fault, ...]:
-    """The faults in ComfyUI's refusal to queue a graph: values beyond what widgets take, which the API does not bound."""
+    """The faults in ComfyUI's refusal to queue a graph: values beyond what widgets take, where the API has no bound."""
     nodes = body.get("node_errors") if isinstance(body, Mapping) else None
     faults = []
     for node in nodes.values() if isinstance(nodes, Mapping) else ():

@@ -58,9 +58,12 @@ def is_foreign(request: web.Request) -> bool:
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return True
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+    try:
+        if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+            return True
+        return not server.is_exposed() and not _is_own(request.host)
+    except ValueError:  # a header that is no address
         return True
-    return not server.is_exposed() and not _is_own(request.host)
 
 
 def _is_own(host: str) -> bool:

@@ -14,7 +14,7 @@ from server import PromptServer
 
 from ..pipelines.errors import RequestError
 from . import answers, guard, home, openapi, settings
-from .endpoint import Endpoint, refused_origin
+from .endpoint import Endpoint, body, refused_origin
 from .models import KINDS
 from .sender import Sender
 from .service import Service
@@ -81,6 +81,7 @@ class _Running:
         service = Service(store)
         tasks = Tasks(service)
         self.endpoint, self.sockets = Endpoint(service, tasks), Sockets(service, tasks)
+        await service.recover()
         self._work = [asyncio.create_task(service.run()), asyncio.create_task(Sender(store).run())]
 
     async def stop(self, app: web.Application) -> None:
@@ -97,7 +98,8 @@ async def _image(name: str) -> web.StreamResponse:
         picture = None
     path = home.store().path(picture) if picture is not None and picture.name == name else None
     if path is None or not path.is_file():
-        return web.Response(status=404, text="There is no such picture, or none any more.")
+        told = "There is no such picture, or none any more."
+        return web.Response(status=404, text=told, headers={"Cache-Control": "no-store"})
     headers = {
         "Content-Type": answers.MEDIA_TYPES[path.suffix[1:]],
         "X-Content-Type-Options": "nosniff",
@@ -123,7 +125,9 @@ async def _managed(request: web.Request, do: Callable[..., Any], takes_json: boo
 
 async def _json(request: web.Request) -> Any:
     try:
-        return json.loads(await request.read())
+        return json.loads(await body(request))
+    except RequestError:
+        raise
     except (ValueError, RecursionError):
         raise RequestError("invalidRequest", "The body is no JSON.", "body") from None
 

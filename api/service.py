@@ -47,16 +47,19 @@ class Service:
         self.progress: dict[str, int] = {}
         """Item -> percent of its steps that are done."""
 
-    async def run(self) -> None:
-        """Goes on until it is cancelled. What waited when the last process ended is queued anew."""
-        while not server.is_listening():
-            await asyncio.sleep(RETRY)
-        self._queue = ComfyQueue(server.own_url())
+    async def recover(self) -> None:
+        """Takes up what waited when the last process ended; to be done before any task is accepted."""
         for item in await asyncio.to_thread(self._store.waiting):
             if item.starts >= MOST_STARTS:
                 await self._fail(item.uuid, [failures.CRASHED])
             else:
                 self._to_post.put_nowait(item.uuid)
+
+    async def run(self) -> None:
+        """Goes on until it is cancelled."""
+        while not server.is_listening():
+            await asyncio.sleep(RETRY)
+        self._queue = ComfyQueue(server.own_url())
         try:
             await asyncio.gather(*(_forever(part) for part in (self._post, self._listen, self._look)))
         finally:
@@ -96,7 +99,13 @@ class Service:
         task = await asyncio.to_thread(self._store.task, item.task) if item is not None else None
         if item is None or task is None or item.state != "waiting":
             return
-        graph = to_graph(item_request(task, item))
+        try:
+            graph = to_graph(item_request(task, item))
+        except Exception as error:
+            # Written by another version, perhaps; whatever it is, it will not get better.
+            log.exception("SD3 Local's endpoint: the graph of item %s", uuid)
+            await self._fail(uuid, answers.faults_of(error))
+            return
         self._posted[uuid] = False
         while True:
             try:
@@ -107,9 +116,17 @@ class Service:
                 return
             except (aiohttp.ClientError, asyncio.TimeoutError):
                 await asyncio.sleep(RETRY)
+                if await self._is_queued(uuid):
+                    break
         # It may have ended by now, and then it is no longer among them.
         if uuid in self._posted:
             self._posted[uuid] = True
+
+    async def _is_queued(self, uuid: str) -> bool:
+        """Whether ComfyUI took a prompt although it did not say so; false where it can't be asked."""
+        with suppress(aiohttp.ClientError, asyncio.TimeoutError):
+            return uuid in await self._queue.queued() or await self._queue.ended(uuid) is not None
+        return False
 
     async def _listen(self) -> None:
         with suppress(aiohttp.ClientError, asyncio.TimeoutError):

@@ -115,11 +115,12 @@ class Sockets:
             await self._follow(session, reply)
 
     async def reply(self, session: Session, reply: Reply) -> None:
-        # Two messages: in one that has errors, published clients look at nothing else.
-        if reply.data:
-            await session.send({"data": reply.data})
+        # Two messages, since in one that has errors published clients look at nothing else; and the errors first, since
+        # some of them take a task's first message for the whole answer.
         if reply.errors:
             await session.send({"errors": reply.errors})
+        if reply.data:
+            await session.send({"data": reply.data})
 
     async def _follow(self, session: Session, reply: Reply) -> None:
         # Results of an async task are sent too: a published client that has only the polls takes one picture twice.

@@ -138,7 +138,15 @@ def _search(given: Mapping[str, Any]) -> Reply:
     limit = wire.optional(given, "limit", 20, lambda value: type(value) is int and 1 <= value <= 100, "1 to 100")
     offset = wire.optional(given, "offset", 0, lambda value: type(value) is int and value >= 0, "an integer from 0")
     found = [
-        {"air": identifier, "name": file, "category": _CATEGORIES[kind], "architecture": "sd3"}
+        # An older client misses tags and private where they are not told.
+        {
+            "air": identifier,
+            "name": file,
+            "category": _CATEGORIES[kind],
+            "architecture": "sd3",
+            "tags": [],
+            "private": True,
+        }
         for kind in KINDS
         if not category or _CATEGORIES[kind] == category
         for identifier, file in home.models().offered(kind)
