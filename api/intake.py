@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..pipelines.errors import Fault, RequestError
@@ -24,6 +24,9 @@ UPLOADS_KEPT = 30 * 86400.0
 INPUTS_KEPT = 86400.0
 """The same for pictures that came in a request."""
 
+MOST_PICTURES = 64
+"""In one task: each may have to be fetched."""
+
 _INPUTS = uuid.UUID("7d5b2d8e-1f38-4a4e-9a59-27a3c0a5a5b1")
 """The namespace of pictures that came in requests: the same bytes have the same UUID."""
 
@@ -37,15 +40,23 @@ def check(wire: Mapping[str, Any]) -> ImageInference:
         request = parse(wire)
     except RequestError as error:
         request, faults = None, [*error.faults]
-    found = {}
+    found: dict[str, str] = {}
     for path, kind, name in _models(wire):
         # A name that is no text was judged above.
         if isinstance(name, str) and name:
-            _collect(faults, lambda: found.update({path: home.models().find(name, kind, path)}))  # noqa: B023
-    texts = {}
-    for path, text in _pictures(wire):
-        if isinstance(text, str) and text:
-            _collect(faults, lambda: texts.update({path: _known(text, path)}))  # noqa: B023
+            try:
+                found[path] = home.models().find(name, kind, path)
+            except RequestError as error:
+                faults += error.faults
+    given = [(path, text) for path, text in _pictures(wire) if isinstance(text, str) and text]
+    if len(given) > MOST_PICTURES:
+        told = f"The task has {len(given)} pictures; at most {MOST_PICTURES} may come with one."
+        faults.append(Fault("arrayTooLarge", told, "ipAdapters", {"maxItems": MOST_PICTURES}))
+    for path, text in given[:MOST_PICTURES]:
+        try:
+            _known(text, path)
+        except RequestError as error:
+            faults += error.faults
     if faults or request is None:
         raise RequestError.of(faults)
     return parse(_replaced(dump(request), found))
@@ -134,13 +145,6 @@ def _save(reference: pictures.Reference, parameter: str, kind: str) -> str:
 
 def _expiry(kind: str) -> float:
     return time.time() + (INPUTS_KEPT if kind == "input" else UPLOADS_KEPT)
-
-
-def _collect(faults: list[Fault], check: Callable[[], Any]) -> None:
-    try:
-        check()
-    except RequestError as error:
-        faults += error.faults
 
 
 def _models(wire: Mapping[str, Any]) -> Iterator[tuple[str, Kind, Any]]:
