@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from ..pipelines.schema import json_schema
+from . import answers
 
 Schema = dict[str, Any]
 
@@ -14,15 +15,18 @@ _TASKS = {
     "imageInference": "ImageInference",
     "imageUpload": "ImageUpload",
     "getResponse": "GetResponse",
+    "modelSearch": "ModelSearch",
     "ping": "Ping",
     "authentication": "Authentication",
 }
 _ITEMS = {
     "imageInference": "ImageResult",
     "imageUpload": "UploadedImage",
+    "modelSearch": "FoundModels",
     "ping": "Pong",
     "authentication": "Session",
 }
+_CATEGORIES = ("checkpoint", "lora", "controlnet", "ipadapter")
 _EXAMPLE = {
     "taskType": "imageInference",
     "taskUUID": "0b6ad3d3-9ee2-4bf6-9c5b-5b3a0f6c2a11",
@@ -51,7 +55,7 @@ def document(server_url: str) -> dict[str, Any]:
         },
         "servers": [{"url": server_url}],
         "security": [{"apiKey": []}, {}],
-        "paths": {"/sd3local/v1": {"post": _tasks()}, "/sd3local/images/{name}": {"get": _image()}},
+        "paths": {"/sd3local/v1": {"post": _tasks()}, f"{answers.IMAGES}{{name}}": {"get": _image()}},
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {
@@ -104,7 +108,7 @@ def _tasks() -> Schema:
 
 
 def _image() -> Schema:
-    binary = {media: {} for media in ("image/jpeg", "image/png", "image/webp")}
+    endings = "|".join(answers.MEDIA_TYPES)
     return {
         "operationId": "getImage",
         "summary": "A stored picture, by the address that imageURL tells.",
@@ -115,12 +119,15 @@ def _image() -> Schema:
                 "in": "path",
                 "required": True,
                 "description": "The picture's UUID and its format.",
-                "schema": {"type": "string", "pattern": r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(jpg|png|webp)$"},
+                "schema": {
+                    "type": "string",
+                    "pattern": rf"^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}\.({endings})$",
+                },
             }
         ],
         "responses": {
-            "200": {"description": "The picture.", "content": binary},
-            "404": {"description": "There is no such picture, or its ttl is over."},
+            "200": {"description": "The picture.", "content": {media: {} for media in answers.MEDIA_TYPES.values()}},
+            "404": {"description": "There is no such picture, or its ttl is over.", "content": {"text/plain": {}}},
         },
     }
 
@@ -146,11 +153,21 @@ def _schemas() -> dict[str, Schema]:
             taskType={"const": "getResponse"},
             taskUUID={**_UUID, "description": "Identifier of the task asked for."},
         ),
+        "ModelSearch": _object(
+            "Ask which models there are.",
+            required=("taskType", "taskUUID"),
+            taskType={"const": "modelSearch"},
+            taskUUID={**_UUID, "description": "Identifier of the task, a fresh UUID v4."},
+            search={"type": "string", "description": "A part of the identifier or of the file's name."},
+            category={"enum": list(_CATEGORIES)},
+            limit={"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+            offset={"type": "integer", "minimum": 0, "default": 0},
+        ),
         "Ping": _object(
             "Ask whether the endpoint is there.",
             required=("taskType",),
             taskType={"const": "ping"},
-            taskUUID=_UUID,
+            taskUUID=_TEXT,
             ping={"type": "boolean"},
         ),
         "Authentication": _object(
@@ -189,18 +206,35 @@ def _schemas() -> dict[str, Schema]:
             cost={"type": "number", "minimum": 0},
             status={"const": "success", "description": "Told to getResponse."},
         ),
+        "FoundModels": _object(
+            "Models that there are.",
+            required=("taskType", "taskUUID", "results", "totalResults"),
+            taskType={"const": "modelSearch"},
+            taskUUID=_UUID,
+            results={"type": "array", "items": _ref("FoundModel")},
+            totalResults={"type": "integer", "minimum": 0},
+        ),
+        "FoundModel": _object(
+            "A model.",
+            required=("air", "name", "category", "architecture", "tags", "private"),
+            air={"type": "string", "description": "What a request calls it."},
+            name={"type": "string", "description": "Its file."},
+            category={"enum": list(_CATEGORIES)},
+            architecture=_TEXT,
+            tags={"type": "array", "items": _TEXT},
+            private={"type": "boolean"},
+        ),
         "Pong": _object(
             "The endpoint is there.",
             required=("taskType", "pong"),
             taskType={"const": "ping"},
-            taskUUID=_UUID,
+            taskUUID=_TEXT,
             pong={"const": True},
         ),
         "Session": _object(
             "The key was taken.",
             required=("taskType",),
             taskType={"const": "authentication"},
-            taskUUID=_UUID,
             connectionSessionUUID=_TEXT,
         ),
         "Error": _object(
