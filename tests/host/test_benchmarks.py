@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from sd3_local.caching import Tuning
 
-from benchmarks import features, loading
+from benchmarks import api, features, loading
 from tests.checkpoints import CheckpointSpec, TransformerSpec, VAESpec, write_checkpoint
 from tests.comfy_host import ROOT
 
@@ -125,7 +125,7 @@ def test_caching_verifies_what_it_reused(tmp_path: Path) -> None:
         assert 0 < row["error"] <= row["total"] < 0.25
 
 
-@pytest.mark.parametrize("name", ["caching", "engine", "loading"])
+@pytest.mark.parametrize("name", ["api", "caching", "engine", "loading"])
 def test_help_says_what_is_measured(name: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--help"], cwd=ROOT, capture_output=True, text=True
@@ -150,3 +150,24 @@ def test_features_times_each_one_beside_none(tmp_path: Path) -> None:
     for row in rows:
         assert 0 < row["fastest"] <= row["median"]
         assert f"| {row['case']} |" in run.stdout
+
+
+def test_api_weighs_requests_against_their_graphs(tmp_path: Path) -> None:
+    file = tmp_path / "api.json"
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.api", "--quick", "--threads", "1", "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["way"] for row in rows] == [api.ENDPOINT, api.DIRECT]
+    request, direct = rows
+    assert request["overhead_seconds"] == pytest.approx(request["median_seconds"] - direct["median_seconds"])
+    assert direct["overhead_seconds"] is None
+    for row in rows:
+        assert 0 < row["median_seconds"] <= row["slowest_decile_seconds"]
+        assert len(row["rounds"]["seconds"]) == 5
+        assert row["pictures_per_second"] > 0
+        assert f"| {row['way']} |" in run.stdout
