@@ -156,7 +156,7 @@ def post(connection: http.client.HTTPConnection, path: str, body: Any) -> Any:
 
 
 def ended(message: str | bytes | None, prompt: str, last: str) -> bool:
-    """Whether a message of ComfyUI tells that node `last` of a prompt has run. Raises RuntimeError where it never will."""
+    """Whether a message of ComfyUI tells that node `last` of a prompt has run. Raises RuntimeError if it failed."""
     if message is None:
         raise RuntimeError("ComfyUI did not finish a graph within a minute.")
     if not isinstance(message, str):
