@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .accelerator import SD3LocalAccelerator
 from .calibrate import SD3LocalCalibrate
 from .controlnet import SD3LocalControlNet
+from .delivery import SD3LocalDelivery
 from .face_fix import SD3LocalFaceFix
 from .inputs import SD3LocalInputs
 from .ip_adapter import SD3LocalIPAdapter
@@ -14,6 +15,7 @@ from .lora import SD3LocalLora
 from .model import SD3LocalModel
 from .native_accelerator import SD3LocalNativeAccelerator
 from .outpaint import SD3LocalOutpaint
+from .picture import SD3LocalPicture
 from .prompt import SD3LocalPrompt
 from .safety import SD3LocalSafety
 from .sampler import SD3LocalSampler
@@ -26,6 +28,7 @@ class SD3LocalExtension(ComfyExtension):
         return [
             SD3LocalModel,
             SD3LocalPrompt,
+            SD3LocalPicture,
             SD3LocalInputs,
             SD3LocalOutpaint,
             SD3LocalLora,
@@ -37,4 +40,5 @@ class SD3LocalExtension(ComfyExtension):
             SD3LocalFaceFix,
             SD3LocalSafety,
             SD3LocalSampler,
+            SD3LocalDelivery,
         ]

@@ -6,7 +6,7 @@ import re
 
 from tests.comfy_host import ComfyHost, Listener
 
-NODES = {"SD3LocalModel", "SD3LocalPrompt", "SD3LocalSampler"}
+NODES = {"SD3LocalModel", "SD3LocalPrompt", "SD3LocalSampler", "SD3LocalPicture", "SD3LocalDelivery"}
 
 
 def test_the_pack_is_imported_without_a_failure(host: ComfyHost) -> None:

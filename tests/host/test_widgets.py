@@ -33,7 +33,8 @@ IDS = {
         *("inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
         "acceleratorOptions",
     ],
-    "SD3LocalInputs": ["seedImage", "strength", "maskMargin", "maskImage"],
+    "SD3LocalPicture": ["picture", "pictures"],
+    "SD3LocalInputs": ["strength", "maskMargin", "seedImage", "maskImage"],
     "SD3LocalOutpaint": ["top", "right", "bottom", "left"],
     "SD3LocalFaceFix": [
         *("positivePrompt", "negativePrompt", "steps", "CFGScale", "strength", "confidence", "maskPadding", "maskBlur"),
@@ -52,11 +53,16 @@ IDS = {
     "SD3LocalAccelerator": ACCELERATOR,
     "SD3LocalNativeAccelerator": ["model", *ACCELERATOR],
     "SD3LocalCalibrate": ["model", "prompts", "width", "height", "steps", "CFGScale", "again"],
+    "SD3LocalDelivery": [
+        *("result", "taskUUID", "outputType", "outputFormat", "outputQuality", "uploadEndpoint", "webhookURL", "ttl"),
+        *("includeCost", "deliveryMethod"),
+    ],
 }
 OUTPUTS = {
     "SD3LocalModel": ["SD3_MODEL"],
     "SD3LocalPrompt": ["SD3_PROMPT"],
     "SD3LocalSampler": ["IMAGE", "LATENT", "SD3_RESULT", "STRING"],
+    "SD3LocalPicture": ["IMAGE", "MASK"],
     "SD3LocalInputs": ["SD3_INPUTS"],
     "SD3LocalOutpaint": ["SD3_OUTPAINT"],
     "SD3LocalFaceFix": ["SD3_ULTRALYTICS"],
@@ -67,6 +73,7 @@ OUTPUTS = {
     "SD3LocalAccelerator": ["SD3_ACCELERATOR"],
     "SD3LocalNativeAccelerator": ["MODEL"],
     "SD3LocalCalibrate": ["STRING"],
+    "SD3LocalDelivery": ["STRING"],
 }
 # The object of the request that a node's widgets are fields of.
 OBJECTS = {
@@ -81,13 +88,14 @@ OBJECTS = {
     "SD3LocalIPAdapter": IPAdapter,
     "SD3LocalAccelerator": AcceleratorOptions,
     "SD3LocalNativeAccelerator": AcceleratorOptions,
+    "SD3LocalDelivery": ImageInference,
 }
 # What a node takes from other nodes, or picks from folders.
 SOCKETS = {
     *("model", "prompt", "inputs", "outpaint", "lora", "controlNet", "ipAdapters", "ultralytics", "safety"),
     "acceleratorOptions",
     *("seedImage", "maskImage", "detector", "classifier", "guideImage", "loraStack"),
-    *("guideImages", "encoder", "clipVision"),
+    *("guideImages", "encoder", "clipVision", "result"),
 }
 FIELDS = [(node, name) for node in OBJECTS for name in IDS[node] if name not in SOCKETS]
 
@@ -113,17 +121,18 @@ def test_a_widget_says_what_its_field_says(host: ComfyHost, node: str, name: str
         assert (kind, tuple(options["options"])) == ("COMBO", field.choices)
         assert options["default"] in field.choices
     elif field.type in ("integer", "number"):
-        # Sides of a picture have no value "not set" in a widget: 0 says as much.
-        unset = field.default is None and node != "SD3LocalOutpaint"
+        unset = field.default is None
         assert options["min"] == (-1 if unset else field.min)
         assert options["max"] <= field.max
         assert options["step"] == (field.step or 1)
         assert ("-1: not set" in options["tooltip"]) == unset
-        assert unset or options["default"] == (field.default or 0)
+        assert unset or options["default"] == field.default
     elif field.type == "boolean":
         assert (kind, options["default"]) == ("BOOLEAN", field.default)
     else:
-        assert (kind, options["default"], options["multiline"]) == ("STRING", "", True)
+        assert (kind, options["default"]) == ("STRING", "")
+        # Prompts have lines.
+        assert options["multiline"] == (field.format is None)
 
 
 @pytest.mark.parametrize("node", IDS)

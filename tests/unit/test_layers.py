@@ -1,4 +1,4 @@
-"""Imports run one way: nodes and api -> host -> pipelines -> caching, and only `host` and `nodes` know ComfyUI."""
+"""Imports run one way: nodes -> api -> host -> pipelines -> caching, and only `host` and `nodes` know ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALLOWED = {
     "caching": set(),
     "pipelines": {"caching"},
     "host": {"pipelines", "caching"},
-    "nodes": {"host", "pipelines", "caching"},
+    "nodes": {"api", "host", "pipelines", "caching"},
     "api": {"host", "pipelines", "caching"},
 }
 COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "latent_preview", "nodes", "server"}
