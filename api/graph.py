@@ -68,6 +68,8 @@ CHOICES: dict[str, dict[str, Any]] = {
         "dtype": "auto",
     },
     "SD3LocalIPAdapter": {"encoder": "auto"},
+    "SD3LocalFaceFix": {"detector": "auto"},
+    "SD3LocalSafety": {"classifier": "auto"},
 }
 """What nodes choose beside the request, as it stands in their widgets."""
 

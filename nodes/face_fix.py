@@ -9,6 +9,8 @@ from ..pipelines.request import Ultralytics
 from . import sockets
 from .widgets import set_fields, widget
 
+AUTO = "auto"
+
 TIPS = {
     "positivePrompt": "Words can be weighted, as in (smiling:1.3).",
     "steps": "From 1 to 100; strength says how many of them are run.",
@@ -42,11 +44,11 @@ class SD3LocalFaceFix(io.ComfyNode):
                 _widget("maskBlur"),
                 io.Combo.Input(
                     "detector",
-                    options=optional_models.detectors(),
+                    options=[AUTO, *optional_models.detectors()],
                     display_name="detector",
                     tooltip="What finds the faces: an ultralytics .pt file (YOLOv8 or later) from the folder "
-                    "ultralytics/bbox, or nano-face, which knows the faces of sd3-nano only. Files are read without "
-                    "running anything that is in them.",
+                    "ultralytics/bbox, or nano-face, which knows the faces of sd3-nano only. auto: the first file "
+                    "there, nano-face where there is none. Files are read without running anything that is in them.",
                 ),
             ],
             outputs=[sockets.Ultralytics.Output(display_name="ultralytics")],
@@ -57,16 +59,24 @@ class SD3LocalFaceFix(io.ComfyNode):
         """Changes when the file does, so that a replaced detector is read anew under its old name."""
         from ..host import optional_models
 
-        status = optional_models.detector_path(detector).stat()
-        return (detector, *sorted(values.items()), status.st_mtime_ns, status.st_size)
+        status = optional_models.detector_path(_named(detector)).stat()
+        return (_named(detector), *sorted(values.items()), status.st_mtime_ns, status.st_size)
 
     @classmethod
     def execute(cls, detector, **values) -> io.NodeOutput:
         from ..host import optional_models
         from ..pipelines.faces import open_detector
 
-        opened = open_detector(optional_models.detector_path(detector), optional_models.device(), detector)
+        name = _named(detector)
+        opened = open_detector(optional_models.detector_path(name), optional_models.device(), name)
         return io.NodeOutput(sockets.Spec({"ultralytics": set_fields(Ultralytics, values)}, Materials(detector=opened)))
+
+
+def _named(detector: object) -> object:
+    """The detector that "auto" stands for: the first of those offered."""
+    from ..host import optional_models
+
+    return optional_models.detectors()[0] if detector == AUTO else detector
 
 
 def _widget(name: str, **options) -> io.Input:
