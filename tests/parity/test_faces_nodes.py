@@ -61,7 +61,7 @@ def test_every_option_is_an_input_with_name_and_tooltip(face_fix, safety) -> Non
 
 def test_the_folders_of_other_packs_are_offered_and_no_other_file_is_opened(face_fix, models: Path) -> None:
     offered = next(item for item in face_fix.define_schema().inputs if item.id == "detector").options
-    assert offered == ["bbox/text.pt", "bbox/tiny.pt", "other.pt", "nano-face"]
+    assert offered == ["auto", "bbox/text.pt", "bbox/tiny.pt", "other.pt", "nano-face"]
     for name in ("bbox/notes.bin", "../ultralytics/other.pt", str(models / "ultralytics" / "other.pt"), None):
         with pytest.raises(RequestError, match=r"detector: ComfyUI's folder models/ultralytics/bbox has no"):
             face_fix.execute(detector=name, **VALUES)
@@ -71,8 +71,9 @@ def test_a_detector_goes_with_the_options_that_are_set(face_fix) -> None:
     spec = face_fix.execute(detector="bbox/tiny.pt", **VALUES).args[0]
     assert spec.fields["ultralytics"] == {name: value for name, value in VALUES.items() if name != "positivePrompt"}
     assert spec.materials.detector.name == "bbox/tiny.pt"
-    with pytest.raises(RequestError, match="is no ultralytics model"):
-        face_fix.execute(detector="bbox/text.pt", **VALUES)
+    for first in ("bbox/text.pt", "auto"):
+        with pytest.raises(RequestError, match=r"text\.pt.* is no ultralytics model"):
+            face_fix.execute(detector=first, **VALUES)
 
 
 def test_a_replaced_detector_is_another_one(face_fix, models: Path) -> None:
