@@ -57,12 +57,16 @@ class Judge:
         """The answer to `body`, which keeps to the rules: a dry run, unless `headers` say otherwise."""
         answer = self.send(body, headers)
         assert answer.status in (200, 400, 404, 413, 429), answer
-        assert len(answer.text) < LONGEST, answer.text[:2000]
-        assert "Traceback" not in answer.text and '.py"' not in answer.text, answer.text[:2000]
-        problems = self._schemas["Response" if answer.status == 200 else "Failure"].iter_errors(answer.body)
-        assert not [problem.message[:500] for problem in problems], answer.text[:2000]
-        assert all(map(_is_placed, answer.errors)), answer.text[:2000]
+        self.examine(answer.text, "Response" if answer.status == 200 else "Failure")
         return answer
+
+    def examine(self, text: str, kind: str) -> None:
+        """Whether an answer is as the document says of its kind, not too long, and tells nothing of the inside."""
+        assert len(text) < LONGEST, text[:2000]
+        assert "Traceback" not in text and '.py"' not in text, text[:2000]
+        problems = self._schemas[kind].iter_errors(json.loads(text))
+        assert not [problem.message[:500] for problem in problems], text[:2000]
+        assert all(map(_is_placed, json.loads(text).get("errors", ()))), text[:2000]
 
     def send(self, body: Any, headers: dict[str, str] = DRY, method: str = "POST", path: str = V1) -> Told:
         """Any answer at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from tests.answer_judge import MOST_SECONDS, Judge, judge
 from tests.comfy_host import ComfyHost
+from tests.endpoint import Socket
 from tests.strategies import BASE
 
 
@@ -84,6 +86,20 @@ def test_odd_bodies_are_refused(api: Judge, body: Any) -> None:
         answer = api.ask(body, headers={})
     assert answer.status in (400, 404), answer
     assert "data" not in answer.body
+
+
+def test_odd_messages_over_a_websocket_leave_it_open(api: Judge) -> None:
+    with Socket(api.host) as socket:
+        for number, body in enumerate(ODD_BODIES.values()):
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            socket.send_text(raw.decode(errors="replace"))
+            api.examine(json.dumps(socket.receive(MOST_SECONDS)), "Failure")
+            pong = {"taskType": "ping", "pong": True, "taskUUID": str(number)}
+            socket.send({"taskType": "ping", "taskUUID": str(number)})
+            # Of several tasks in one message each is answered for itself.
+            while "errors" in (message := socket.receive(MOST_SECONDS)):
+                api.examine(json.dumps(message), "Failure")
+            assert message == {"data": [pong]}
 
 
 @pytest.mark.parametrize(
