@@ -1,7 +1,8 @@
 """Makes the example workflows on the embedded model: `python -m tools.examples [NAME ...]`.
 
 Each is written as the editor saves it, run in a real ComfyUI, and its last picture becomes the thumbnail; all of its
-pictures side by side show on the help page of the node that it is about.
+pictures side by side show on the help page of the node that it is about. SD3 Native Accelerator, whose graphs need a
+checkpoint, has a picture alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tests.comfy_host import ComfyHost
 from tools.pack import ROOT
 from tools.starter.workflow import to_prompt
 
+from . import native
 from .editor import Graph
 from .graphs import EXAMPLES
 
@@ -35,17 +37,26 @@ HELPED = {
 }
 """The picture of the help pages that an example's pictures make."""
 
+NATIVE = "native-accelerator"
+"""Makes a picture of a help page and no workflow: ComfyUI's own nodes can't load the embedded model."""
+
 SCALE, GAP, QUALITY = 2, 8, 90
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.examples", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(EXAMPLES)}; all without one")
-    names = parser.parse_args().names or list(EXAMPLES)
-    with tempfile.TemporaryDirectory() as base, ComfyHost(Path(base)) as host:
-        for name in names:
-            make(host, name)
-            print(WORKFLOWS / f"{name}.json", flush=True)
+    known = [*EXAMPLES, NATIVE]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all without one")
+    names = parser.parse_args().names or known
+    if NATIVE in names:
+        page = PAGES / "SD3LocalNativeAccelerator.jpg"
+        save(native.pictures(), page)
+        print(page, flush=True)
+    if workflows := [name for name in names if name != NATIVE]:
+        with tempfile.TemporaryDirectory() as base, ComfyHost(Path(base)) as host:
+            for name in workflows:
+                make(host, name)
+                print(WORKFLOWS / f"{name}.json", flush=True)
 
 
 def make(host: ComfyHost, name: str) -> None:
@@ -62,7 +73,12 @@ def make(host: ComfyHost, name: str) -> None:
     (WORKFLOWS / f"{name}.json").write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
     enlarged(pictures[-1]).save(WORKFLOWS / f"{name}.jpg", quality=QUALITY)
     if name in HELPED:
-        side_by_side([enlarged(picture) for picture in pictures]).save(PAGES / f"{HELPED[name]}.jpg", quality=QUALITY)
+        save(pictures, PAGES / f"{HELPED[name]}.jpg")
+
+
+def save(pictures: Sequence[Image.Image], page: Path) -> None:
+    """All of them as the picture of a help page."""
+    side_by_side([enlarged(picture) for picture in pictures]).save(page, quality=QUALITY)
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
