@@ -23,7 +23,7 @@ def admit(key: str | None) -> None:
     if server.is_exposed() and not keys.hashes():
         told = (
             "ComfyUI listens to other machines, so clients need an API key, and none was made: "
-            "run tools/api_key.py in the pack's folder."
+            "run python -m tools.api_key in the pack's folder."
         )
         # Of the codes for keys, one published client knows this one alone.
         raise RequestError("invalidApiKey", told, "apiKey")

@@ -141,7 +141,7 @@ class ModelTable:
 
     def _broken(self, because: str) -> RequestError:
         return RequestError(
-            "invalidModelTable", f"The table of models {self._file.name} is not used: {because}.", "model"
+            "invalidModelTable", f"The table of models ({self._file.name}) must be right: {because}.", "model"
         )
 
     def _unknown(self, told: str, parameter: str, offered: Sequence[str], table: Mapping[str, str]) -> RequestError:

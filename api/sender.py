@@ -21,7 +21,7 @@ UPLOAD_TIMEOUT = 60.0
 FIRST_DELAY, LONGEST_DELAY = 0.25, 600.0
 """Seconds until a failed delivery is tried again: doubled from one try to the next."""
 MOST_TRIES = 20
-"""With these delays, about two hours of trying."""
+"""With these delays, an hour and a half of trying."""
 
 AT_ONCE, AT_ONCE_PER_HOST = 16, 2
 """Deliveries under way; a host that hangs must not keep others waiting."""
