@@ -21,7 +21,7 @@ from PIL import Image
 from tests.comfy_host import ComfyHost
 from tests.endpoint import Receiver, polled, post, save_settings, task, wait_until
 
-KILLS = int(os.environ.get("SD3LOCAL_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("SD3LOCAL_TEST_KILLS", "2"))
 CLIENTS = 4
 
 

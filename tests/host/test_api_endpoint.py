@@ -9,13 +9,19 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+from tests.checkpoints import CheckpointSpec, ClipSpec, TransformerSpec, VAESpec, write_checkpoint
 from tests.comfy_host import ROOT, ComfyHost
-from tests.endpoint import V1, Receiver, Socket, polled, post, request, response, save_settings, task
+from tests.endpoint import V1, Receiver, Socket, polled, post, request, response, save_settings, task, wait_until
+
+EXAMPLES = sorted((ROOT / "tests" / "data" / "examples").iterdir())
+ENCODERS = {"clip_l": ClipSpec(64, 6), "clip_g": ClipSpec(64, 6, 64)}
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +214,28 @@ def test_models_are_found_by_the_user_s_names(host: ComfyHost) -> None:
     assert request(host, "/sd3local/models").body["table"]["lora"] == {"civitai:1@2": "nano-stripes"}
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_api_s_examples_are_answered_as_there(host: ComfyHost, path: Path) -> None:
+    """On a model of the published layout, so small that their sizes are quick."""
+    example = json.loads(path.read_text("utf-8"))
+    checkpoint = host.models / "checkpoints" / "small.safetensors"
+    spec = CheckpointSpec(TransformerSpec(blocks=1, width=64, table=128), VAESpec((8, 16, 16, 16)), **ENCODERS)
+    if not checkpoint.exists():
+        write_checkpoint(checkpoint, spec, torch.float16)
+    request(host, "/sd3local/models", {"model": {"runware:5@1": "small.safetensors"}}, "PUT")
+    item = post(host, {**example["request"], "includeCost": True}).data[0]
+    expected = example["response"]
+    assert list(item) == list(expected)
+    assert {name: type(value) for name, value in item.items()} == {
+        name: type(value) for name, value in expected.items()
+    }
+    assert [item[name] for name in ("taskType", "taskUUID", "seed")] == [
+        expected[name] for name in ("taskType", "taskUUID", "seed")
+    ]
+    assert item["imageURL"].endswith(f"{item['imageUUID']}.jpg")
+    assert pixels(host, item).size == (example["request"]["width"], example["request"]["height"])
+
+
 def test_other_sites_pages_are_refused(host: ComfyHost) -> None:
     for headers in (
         {"Origin": "https://evil.example"},
@@ -290,7 +318,9 @@ def test_a_graph_in_comfyui_s_history_is_the_request(host: ComfyHost) -> None:
 
     asked = task(CFGScale=3.5, outputFormat="WEBP", outputQuality=80)
     item = post(host, asked).data[0]
-    entry = json.loads(host.read(f"/history/{item['imageUUID']}"))[item["imageUUID"]]
+    # The result is told as soon as it is there, a moment before ComfyUI is done with its graph.
+    wait_until(lambda: host.history(item["imageUUID"]) is not None)
+    entry = host.history(item["imageUUID"])
     assert dump(to_request(entry["prompt"][2])) == asked
 
 

@@ -107,7 +107,7 @@ def test_a_broken_table_is_told_and_not_replaced(table: ModelTable, tmp_path: Pa
     file = tmp_path / "user" / "models.json"
     file.parent.mkdir()
     file.write_text(content)
-    with pytest.raises(RequestError, match=r"models\.json is not used"):
+    with pytest.raises(RequestError, match=r"models\.json\) must be right"):
         table.find("sd3.safetensors", "model", "model")
     with pytest.raises(RequestError):
         table.save({"model": {"a": 3}})
