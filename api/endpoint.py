@@ -108,10 +108,10 @@ async def body(request: web.Request) -> bytes:
 
 def _answer(data: list[dict[str, Any]], errors: list[dict[str, Any]]) -> web.Response:
     """Data, errors or both; an empty array of errors would be one to the published clients."""
-    body = {
-        name: value for name, value in (("data", data), ("errors", errors)) if value or (name == "data" and not errors)
-    }
+    told = {"data": data} if data or not errors else {}
+    if errors:
+        told["errors"] = errors
     status = 200
     if errors and not data:
         status = next((_STATUS[error["code"]] for error in errors if error["code"] in _STATUS), 400)
-    return web.json_response(body, status=status)
+    return web.json_response(told, status=status)

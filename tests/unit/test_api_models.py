@@ -113,3 +113,14 @@ def test_a_broken_table_is_told_and_not_replaced(table: ModelTable, tmp_path: Pa
         table.save({"model": {"a": 3}})
     assert file.read_text() == content
     assert not list(tmp_path.glob("user/*.part"))
+
+
+def test_a_hosted_model_is_the_file_that_was_published_of_it(tmp_path: Path) -> None:
+    files = ["other/sd3_medium.safetensors", "SD3/sd3_medium_incl_clips.safetensors", "my_sd3_medium.safetensors"]
+    table = ModelTable(tmp_path / "models.json", lambda kind: files, lambda kind, name: tmp_path / name)
+    assert table.find("urn:air:sd3:checkpoint:runware:5@1", "model", "model") == files[1]
+    with pytest.raises(RequestError):
+        table.find("runware:5@1", "lora", "lora[0].model")
+    table.save({"model": {"runware:5@1": files[2]}})
+    assert table.find("runware:5@1", "model", "model") == files[2]
+    assert table.offered("model") == [("runware:5@1", files[2]), *((file, file) for file in files)]
