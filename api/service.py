@@ -49,7 +49,9 @@ class Service:
 
     async def recover(self) -> None:
         """Takes up what waited when the last process ended; to be done before any task is accepted."""
-        for item in await asyncio.to_thread(self._store.waiting):
+        # Those that more than one process did not outlive come last: if they are why, others come before the next end.
+        waiting = sorted(await asyncio.to_thread(self._store.waiting), key=lambda item: max(item.starts, 1))
+        for item in waiting:
             if item.starts >= MOST_STARTS:
                 await self._fail(item.uuid, [failures.CRASHED])
             else:

@@ -6,13 +6,14 @@ import json
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.comfy_host import ComfyHost
-from tests.endpoint import Received, Receiver, post, receivers, request, save_settings, task, wait_until
+from tests.endpoint import Received, Receiver, polled, post, receivers, request, save_settings, task, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +145,27 @@ def test_a_picture_is_gone_when_its_time_is_over_also_after_a_restart(host: Comf
     assert post(host, task(inputs={"seedImage": late["imageUUID"]})).codes == ["invalidSeedImage"]
 
 
+def interrupted(host: ComfyHost, starts: int) -> str:
+    """Puts down a task that so many processes began and none lived to finish."""
+    wire = task()
+    with database(host) as db:
+        db.execute("INSERT INTO task VALUES (?, ?, ?, ?)", (wire["taskUUID"], json.dumps(wire), host.url, time.time()))
+        row = (str(uuid.uuid4()), wire["taskUUID"], wire["seed"], starts)
+        db.execute("INSERT INTO item (uuid, task, number, seed, state, starts) VALUES (?, ?, 0, ?, 'waiting', ?)", row)
+    return wire["taskUUID"]
+
+
 def test_what_was_still_to_be_sent_goes_out_after_a_restart(host: ComfyHost) -> None:
     with Receiver(failing(2)) as receiver:
         post(host, task(webhookURL=f"{receiver.url}/hook")).data  # noqa: B018
         receiver.wait_for("/hook")
         host.stop()
         heard = len(receiver.of("/hook"))
+        again, never = interrupted(host, starts=1), interrupted(host, starts=5)
         host.start()
+        assert len(polled(host, again).data) == 1
+        error = polled(host, never).errors[0]
+        assert (error["code"], error["taskUUID"]) == ("inferenceError", never)
+        assert "ended several times" in error["message"]
         receiver.wait_for("/hook", heard + 1)
         wait_until(lambda: pending(host) == 0)
