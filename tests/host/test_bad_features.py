@@ -5,7 +5,7 @@ next good run is right.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -27,14 +27,16 @@ class Boom:
 
 
 @pytest.fixture(scope="module")
-def files(host: ComfyHost) -> ComfyHost:
-    """Bad files in the folders of features, and pictures of odd sizes."""
+def files(host: ComfyHost) -> Iterator[ComfyHost]:
+    """Bad files in the folders of features, as long as these tests run, and pictures of odd sizes."""
     for size in ((128, 128), (1, 1), (40, 90)):
         Image.new("RGB", size, "red").save(host.input / f"{size[0]}x{size[1]}.png")
     Image.new("RGBA", (40, 90), (255, 0, 0, 0)).save(host.input / "mask-40x90.png")
     folders = {name: host.models / name for name in ("loras", "controlnet", "ipadapter", "ultralytics/bbox")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
+    others = {path for folder in folders.values() for path in folder.iterdir()}
+    for folder in folders.values():
         (folder / "text.safetensors").write_text("I am a model.")
     wide = layers(192, 3, 4096)
     write_lora(folders["loras"] / "wide.safetensors", FORMS["kohya"](wide, factors(wide)))
@@ -44,7 +46,10 @@ def files(host: ComfyHost) -> ComfyHost:
     (folders["loras"] / "code.pt").write_bytes(pickle.dumps(Boom(str(host.base / "it-ran"))))
     (folders["ultralytics/bbox"] / "text.pt").write_text("I am a detector.")
     (folders["ultralytics/bbox"] / "code.pt").write_bytes(pickle.dumps(Boom(str(host.base / "it-ran"))))
-    return host
+    yield host
+    # Other tests of this host let a model be chosen from what there is.
+    for path in {path for folder in folders.values() for path in folder.iterdir()} - others:
+        path.unlink()
 
 
 def seeded(picture: str = "128x128.png", masked: bool = False, **inputs: Any) -> Prompt:
