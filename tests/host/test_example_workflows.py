@@ -47,14 +47,16 @@ def test_a_request_s_workflow_asks_for_what_the_request_asks_for(host: ComfyHost
         assert given[field] == request[field]
 
 
-# The largest has 6144 tokens, which takes a slow core some minutes.
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_runs_to_a_picture(host: ComfyHost, path: Path) -> None:
     prompt = to_prompt(json.loads(path.read_text("utf-8")), host.object_info())
     nodes = by_class(prompt)
     nodes["SD3LocalModel"]["model"] = "sd3-nano"
-    run = host.run(prompt, timeout=1400)
+    if path.stem in EXAMPLES:
+        # The largest has 6144 tokens: as many steps as it asks for would take a slow core some minutes.
+        nodes["SD3LocalSampler"]["steps"] = 8
+    run = host.run(prompt, timeout=500)
     assert run.status == "success", run.error
     saver = next(key for key, node in prompt.items() if node["class_type"] == "SaveImage")
     picture = Image.open(io.BytesIO(host.view(run.outputs[saver]["images"][0])))
