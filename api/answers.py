@@ -40,13 +40,10 @@ def result(
         told["imageURL"] = f"{base}{IMAGES}{path.name}"
         if output_type != "URL":
             encoded = base64.b64encode(path.read_bytes()).decode()
-            media = MEDIA_TYPES[path.suffix[1:]]
-            name, text = (
-                ("imageBase64Data", encoded)
-                if output_type == "base64Data"
-                else ("imageDataURI", f"data:{media};base64,{encoded}")
-            )
-            told[name] = text
+            if output_type == "base64Data":
+                told["imageBase64Data"] = encoded
+            else:
+                told["imageDataURI"] = f"data:{MEDIA_TYPES[path.suffix[1:]]};base64,{encoded}"
     return told | {name: value for name, value in answer.items() if name != "imageUUID"}
 
 

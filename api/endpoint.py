@@ -41,13 +41,13 @@ class Endpoint:
         try:
             given = await asyncio.to_thread(wire.read, await body(request))
             base = guard.base_of(request)
-            key, given, replies = authenticated(given, guard.bearer(request))
-            guard.admit(key)
+            logins, given = parted(given)
+            guard.admit(key_of(logins, request))
         except Exception as error:
             return _answer([], answers.errors(answers.faults_of(error), {}))
-        dry = request.headers.get(DRY_RUN, "") not in ("", "0") or request.query.get("dryRun") == "1"
+        replies = [Reply([{"taskType": "authentication"}]) for _ in logins]
         for task in given:
-            replies.append(await self._tasks.take(task, base, dry))
+            replies.append(await self._tasks.take(task, base, is_dry(request)))
         await asyncio.gather(*(self._follow(reply) for reply in replies))
         data = [one for reply in replies for one in reply.data]
         return _answer(data, [error for reply in replies for error in reply.errors])
@@ -75,23 +75,36 @@ class Endpoint:
         reply.data += [told for _, told in sorted(done, key=lambda one: one[0])]
 
 
-def authenticated(given: list[Any], key: str | None) -> tuple[str | None, list[Any], list[Reply]]:
-    """The key in a list of tasks, else `key`; the tasks beside it; and what is told of it, once it was admitted."""
+def is_dry(request: web.Request) -> bool:
+    """Whether tasks are to be checked alone."""
+    return request.headers.get(DRY_RUN, "") not in ("", "0") or request.query.get("dryRun") == "1"
+
+
+def parted(given: list[Any]) -> tuple[list[Mapping[str, Any]], list[Any]]:
+    """The tasks of authentication, and the others."""
+    logins: list[Mapping[str, Any]] = []
     others: list[Any] = []
-    replies: list[Reply] = []
     for task in given:
-        if isinstance(task, Mapping) and task.get("taskType") == "authentication":
-            key = task["apiKey"] if isinstance(task.get("apiKey"), str) else key
-            replies.append(Reply([{"taskType": "authentication"}]))
-        else:
-            others.append(task)
-    return key, others, replies
+        is_login = isinstance(task, Mapping) and task.get("taskType") == "authentication"
+        (logins if is_login else others).append(task)
+    return logins, others
+
+
+def key_of(logins: list[Mapping[str, Any]], request: web.Request) -> str | None:
+    """The API key that came last: in a task of authentication, else in the request's header."""
+    keys = [login["apiKey"] for login in logins if isinstance(login.get("apiKey"), str)]
+    return keys[-1] if keys else guard.bearer(request)
 
 
 def refused_origin() -> web.Response:
     told = "Pages of other sites may not use this server."
     error = RequestError("forbiddenOrigin", told, "Origin")
-    return web.json_response({"errors": answers.errors(error.faults, {})}, status=403)
+    return refused(error, 403)
+
+
+def refused(error: RequestError, status: int, **options: Any) -> web.Response:
+    """The answer to what is no task, or came by a way that is none."""
+    return web.json_response({"errors": answers.errors(error.faults, {})}, status=status, **options)
 
 
 async def body(request: web.Request) -> bytes:

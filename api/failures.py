@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..pipelines.errors import Fault
 from ..pipelines.fields import RequestObject, specs
-from ..pipelines.request import (
-    AcceleratorOptions,
-    ControlNet,
-    ImageInference,
-    Inputs,
-    IPAdapter,
-    Lora,
-    Outpaint,
-    Safety,
-    Ultralytics,
-)
-from ..pipelines.rules import code
+from ..pipelines.request import ImageInference
+from ..pipelines.rules import code, field_of
 
 CANCELLED = Fault("taskCancelled", "The task was cancelled in ComfyUI.", "taskUUID")
 LOST = Fault("inferenceError", "ComfyUI ended the run without a result; its log says more.", "taskUUID")
@@ -27,19 +17,17 @@ CRASHED = Fault(
     "inferenceError", "ComfyUI itself ended several times while it ran this task, so it is not tried again.", "taskUUID"
 )
 
-_OBJECTS: tuple[type[RequestObject], ...] = (
-    ImageInference,
-    Inputs,
-    Outpaint,
-    Lora,
-    ControlNet,
-    IPAdapter,
-    AcceleratorOptions,
-    Ultralytics,
-    Safety,
-)
-_NAMES = sorted({name for cls in _OBJECTS for name in specs(cls)}, key=len, reverse=True)
-_PART = rf"(?:{'|'.join(_NAMES)})(?:\[\d+\])?"
+
+def _names(cls: type[RequestObject]) -> Iterator[str]:
+    """The names of a request's fields, and of those of the objects in it."""
+    for name, field in specs(cls).items():
+        yield name
+        if field.model is not None:
+            yield from _names(field.model)
+
+
+# The longest first: a name may begin with another one.
+_PART = rf"(?:{'|'.join(sorted({*_names(ImageInference)}, key=len, reverse=True))})(?:\[\d+\])?"
 _PARAMETER = re.compile(rf"(?<![\w.]){_PART}(?:\.{_PART})*(?!\w)")
 
 
@@ -80,6 +68,5 @@ def of_text(text: str) -> tuple[Fault, ...]:
             faults.append(Fault(last.code, f"{last.message} {line}", last.parameter))
         else:
             parameter = found[0] if found else "model"
-            name = parameter.rpartition(".")[2].partition("[")[0]
-            faults.append(Fault(code("invalid", name), line, parameter))
+            faults.append(Fault(code("invalid", field_of(parameter)), line, parameter))
     return tuple(faults) or (LOST,)

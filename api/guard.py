@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -40,7 +39,9 @@ def admit_editor(request: web.Request) -> None:
     keys, key = home.keys(), bearer(request)
     if key is not None and keys.hashes() and keys.admits(key):
         return
-    if not (_is_loopback(request.remote or "") and _is_loopback(urlsplit(f"//{request.host}").hostname or "")):
+    if not (
+        server.is_loopback(request.remote or "") and server.is_loopback(urlsplit(f"//{request.host}").hostname or "")
+    ):
         told = "Settings are changed from a browser on ComfyUI's own machine, or with an API key as bearer token."
         raise RequestError("missingApiKey", told, "apiKey")
 
@@ -68,14 +69,7 @@ def is_foreign(request: web.Request) -> bool:
 
 def _is_own(host: str) -> bool:
     public = urlsplit(home.settings().get().publicURL).netloc.lower()
-    return _is_loopback(urlsplit(f"//{host}").hostname or "") or host.lower() == public
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return server.is_loopback(urlsplit(f"//{host}").hostname or "") or host.lower() == public
 
 
 def base_of(request: web.Request) -> str:

@@ -65,9 +65,12 @@ def check(wire: Mapping[str, Any]) -> ImageInference:
 async def take(request: ImageInference, base: str) -> tuple[Task, list[Item]]:
     """A task and its items, with its pictures in the store. Raises RequestError for pictures that can't be had."""
     wire = dump(request)
-    texts = dict.fromkeys(text for _, text in _pictures(wire))
-    paths = {text: path for path, text in reversed(list(_pictures(wire)))}
-    outcomes = await asyncio.gather(*(bring_in(text, paths[text], "input") for text in texts), return_exceptions=True)
+    given = dict(_pictures(wire))
+    paths: dict[str, str] = {}
+    for path, text in given.items():
+        # One that is named twice is brought in once.
+        paths.setdefault(text, path)
+    outcomes = await asyncio.gather(*(bring_in(*one, "input") for one in paths.items()), return_exceptions=True)
     faults: list[Fault] = []
     for outcome in outcomes:
         if isinstance(outcome, RequestError):
@@ -76,8 +79,8 @@ async def take(request: ImageInference, base: str) -> tuple[Task, list[Item]]:
             raise outcome
     if faults:
         raise RequestError.of(faults)
-    names = dict(zip(texts, outcomes, strict=True))
-    wire = _replaced(wire, {path: names[text] for path, text in _pictures(wire)})
+    names = dict(zip(paths, outcomes, strict=True))
+    wire = _replaced(wire, {path: names[text] for path, text in given.items()})
     seed = random_seed() if request.seed is None else request.seed
     task = Task(request.task_uuid, {**wire, "seed": seed}, base)
     return task, [Item(str(uuid.uuid4()), task.uuid, i, seed + i) for i in range(request.number_results)]
@@ -133,14 +136,17 @@ def _save(reference: pictures.Reference, parameter: str, kind: str) -> str:
         store.use(picture.uuid, _expiry(picture.kind))
         return picture.uuid
     pictures.read(reference.content, parameter)
-    digest = hashlib.sha256(reference.content).hexdigest()
-    name = str(uuid.uuid4()) if kind == "upload" else str(uuid.uuid5(_INPUTS, digest))
+    name = str(uuid.uuid4() if kind == "upload" else _name_of(reference.content))
     picture = StoredPicture(name, f"{name}.{pictures.ending(reference.content)}", kind, _expiry(kind))
     path = store.path(picture)
     if not path.exists():
         write(path, reference.content)
     store.add(picture)
     return name
+
+
+def _name_of(content: bytes) -> uuid.UUID:
+    return uuid.uuid5(_INPUTS, hashlib.sha256(content).hexdigest())
 
 
 def _expiry(kind: str) -> float:

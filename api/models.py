@@ -15,6 +15,14 @@ Kind = Literal["model", "lora", "controlNet", "ipAdapters"]
 KINDS: tuple[Kind, ...] = ("model", "lora", "controlNet", "ipAdapters")
 """What a name is asked for: the parameters of a request that name models."""
 
+CATEGORIES: Mapping[Kind, str] = {
+    "model": "checkpoint",
+    "lora": "lora",
+    "controlNet": "controlnet",
+    "ipAdapters": "ipadapter",
+}
+"""What the API's search for models calls the kinds."""
+
 LISTED = 100
 MOST_BYTES = 2**20
 """Of a sidecar; larger ones are none."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..pipelines.schema import json_schema
 from . import answers
+from .models import CATEGORIES
 
 Schema = dict[str, Any]
 
@@ -26,7 +27,6 @@ _ITEMS = {
     "ping": "Pong",
     "authentication": "Session",
 }
-_CATEGORIES = ("checkpoint", "lora", "controlnet", "ipadapter")
 _EXAMPLE = {
     "taskType": "imageInference",
     "taskUUID": "0b6ad3d3-9ee2-4bf6-9c5b-5b3a0f6c2a11",
@@ -159,7 +159,7 @@ def _schemas() -> dict[str, Schema]:
             taskType={"const": "modelSearch"},
             taskUUID={**_UUID, "description": "Identifier of the task, a fresh UUID v4."},
             search={"type": "string", "description": "A part of the identifier or of the file's name."},
-            category={"enum": list(_CATEGORIES)},
+            category={"enum": list(CATEGORIES.values())},
             limit={"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
             offset={"type": "integer", "minimum": 0, "default": 0},
         ),
@@ -219,7 +219,7 @@ def _schemas() -> dict[str, Schema]:
             required=("air", "name", "category", "architecture", "tags", "private"),
             air={"type": "string", "description": "What a request calls it."},
             name={"type": "string", "description": "Its file."},
-            category={"enum": list(_CATEGORIES)},
+            category={"enum": list(CATEGORIES.values())},
             architecture=_TEXT,
             tags={"type": "array", "items": _TEXT},
             private={"type": "boolean"},

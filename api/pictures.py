@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..pipelines.errors import RequestError, show
+from ..pipelines.rules import code, field_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,5 +98,4 @@ def _too_large(parameter: str) -> RequestError:
 
 def invalid(parameter: str, message: str, **limits: object) -> RequestError:
     """The error of a parameter that holds no usable picture."""
-    name = parameter.rpartition(".")[2].split("[")[0]
-    return RequestError(f"invalid{name[:1].upper()}{name[1:]}", message, parameter, **limits)
+    return RequestError(code("invalid", field_of(parameter)), message, parameter, **limits)

@@ -61,13 +61,6 @@ class ComfyQueue:
             return None
         return [(kind, data) for kind, data in (entry.get("status") or {}).get("messages", ())]
 
-    async def cancel(self, prompt_id: str) -> None:
-        """Takes a prompt out of the queue, or stops it."""
-        async with self._session.post("/queue", json={"delete": [prompt_id]}):
-            pass
-        async with self._session.post("/interrupt", json={"prompt_id": prompt_id}):
-            pass
-
     async def events(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
         """What ComfyUI says of this client's prompts, until the connection ends."""
         async with self._session.ws_connect(

@@ -14,7 +14,7 @@ from server import PromptServer
 
 from ..pipelines.errors import RequestError
 from . import answers, guard, home, openapi, settings
-from .endpoint import Endpoint, body, refused_origin
+from .endpoint import Endpoint, body, refused, refused_origin
 from .models import KINDS
 from .sender import Sender
 from .service import Service
@@ -40,9 +40,7 @@ def register() -> None:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             told = "This address takes POST requests and WebSockets; openapi.json beside it says more."
             error = RequestError("invalidRequest", told, "method")
-            return web.json_response(
-                {"errors": answers.errors(error.faults, {})}, status=405, headers={"Allow": "POST"}
-            )
+            return refused(error, 405, headers={"Allow": "POST"})
         return await running.sockets.connect(request)
 
     @routes.get(f"{ROOT}/images/{{name}}")
@@ -118,8 +116,7 @@ async def _managed(request: web.Request, do: Callable[..., Any], takes_json: boo
         given = [await _json(request)] if takes_json else []
         told = await asyncio.to_thread(do, *given)
     except RequestError as error:
-        status = 401 if error.faults[0].parameter == "apiKey" else 400
-        return web.json_response({"errors": answers.errors(error.faults, {})}, status=status)
+        return refused(error, 401 if error.faults[0].parameter == "apiKey" else 400)
     return web.Response(status=204) if told is None else web.json_response(told)
 
 

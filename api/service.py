@@ -69,7 +69,7 @@ class Service:
 
     async def accept(self, task: Task, items: Sequence[Item]) -> None:
         """Takes a task. Raises RequestError where its UUID is known, or too much waits."""
-        await asyncio.to_thread(self._store.accept, [(task, items)], MOST_WAITING)
+        await asyncio.to_thread(self._store.accept, task, items, MOST_WAITING)
         for item in items:
             self._to_post.put_nowait(item.uuid)
 
@@ -97,9 +97,8 @@ class Service:
     async def _post(self) -> None:
         """Hands the next item to ComfyUI, in the order in which they came."""
         uuid = await self._to_post.get()
-        item = await asyncio.to_thread(self._store.item, uuid)
-        task = await asyncio.to_thread(self._store.task, item.task) if item is not None else None
-        if item is None or task is None or item.state != "waiting":
+        item, task = await self._found(uuid)
+        if task is None or item.state != "waiting":
             return
         try:
             graph = to_graph(item_request(task, item))
@@ -170,15 +169,20 @@ class Service:
             await self._fail(uuid, otherwise)
 
     async def _fail(self, uuid: str, faults: Iterable[Fault]) -> None:
-        item = await asyncio.to_thread(self._store.item, uuid)
-        task = await asyncio.to_thread(self._store.task, item.task) if item is not None else None
-        if item is None or task is None:
+        _, task = await self._found(uuid)
+        if task is None:
             return
         told = answers.errors(faults, task.wire)
         url = task.wire.get("webhookURL")
         sends = [webhook(url, error, failed=True) for error in told] if url else []
         await asyncio.to_thread(self._store.end, uuid, "failed", told, sends)
         await self._settle(uuid, None)
+
+    async def _found(self, uuid: str) -> tuple[Item, Task] | tuple[None, None]:
+        """An item and its task, as long as they are remembered."""
+        item = await asyncio.to_thread(self._store.item, uuid)
+        task = await asyncio.to_thread(self._store.task, item.task) if item is not None else None
+        return (None, None) if item is None or task is None else (item, task)
 
     def _tell(self, item: Item) -> None:
         self._posted.pop(item.uuid, None)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ..pipelines.errors import Fault, RequestError, show
+from ..pipelines.rules import code
 from .files import write
 
 
@@ -105,4 +106,4 @@ def _is_base(text: str) -> bool:
 
 
 def _fault(name: str, value: Any, must: str) -> Fault:
-    return Fault(f"invalid{name[0].upper()}{name[1:]}", f"{name} is {show(value)}; it must be {must}.", name)
+    return Fault(code("invalid", name), f"{name} is {show(value)}; it must be {must}.", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 from ..host import server
 from ..pipelines.errors import RequestError
 from . import answers, guard, wire
-from .endpoint import DRY_RUN, authenticated, refused_origin
+from .endpoint import is_dry, key_of, parted, refused_origin
 from .service import Service
 from .tasks import Reply, Tasks
 
@@ -76,6 +76,7 @@ class Sockets:
         socket = web.WebSocketResponse(max_msg_size=server.most_upload_bytes(), heartbeat=30)
         await socket.prepare(request)
         connection = _Connection(self, request, socket)
+        await connection.session.attach(socket)
         try:
             while not socket.closed:
                 message = await socket.receive(timeout=IDLE)
@@ -143,19 +144,12 @@ class _Connection:
         self._request = request
         self._socket = socket
         self._free = asyncio.Semaphore(AT_ONCE)
-        self._is_dry = request.query.get("dryRun") == "1" or request.headers.get(DRY_RUN, "") not in ("", "0")
-        self._is_new = True
 
     async def hear(self, text: str) -> None:
         """One message; its tasks are worked on beside whatever else comes."""
-        if self._is_new:
-            self._is_new = False
-            self._sockets.keep(self.session)
-            await self.session.attach(self._socket)
         try:
-            given = await asyncio.to_thread(wire.read, text)
-            await self._admit(given)
-            others = authenticated(given, None)[1]
+            logins, others = parted(await asyncio.to_thread(wire.read, text))
+            await self._admit(logins)
             base = guard.base_of(self._request)
         except Exception as error:
             await self._refuse(error)
@@ -166,24 +160,22 @@ class _Connection:
 
     async def _take(self, task: Any, base: str) -> None:
         try:
-            await self._sockets.take(self.session, task, base, self._is_dry)
+            await self._sockets.take(self.session, task, base, is_dry(self._request))
         finally:
             self._free.release()
 
-    async def _admit(self, given: list[Any]) -> None:
-        key, others, replies = authenticated(given, guard.bearer(self._request))
-        if not replies:
-            if not self.session.is_admitted:
-                guard.admit(key)
-                self.session.is_admitted = True
+    async def _admit(self, logins: list[Mapping[str, Any]]) -> None:
+        if logins or not self.session.is_admitted:
+            guard.admit(key_of(logins, self._request))
+            self.session.is_admitted = True
+        if not logins:
             return
-        guard.admit(key)
-        asked = next(task for task in given if task not in others).get("connectionSessionUUID")
-        earlier = self._sockets.session(asked)
+        earlier = self._sockets.session(logins[0].get("connectionSessionUUID"))
         if earlier is not None and earlier is not self.session and not earlier.is_attached:
             self.session.detach(self._socket)
             self.session = earlier
-        self.session.is_admitted = True
+        # Only a client that was told of its session can come back to it.
+        self._sockets.keep(self.session)
         # Told first: results that waited are for a client that knows that it is in.
         told = {"taskType": "authentication", "connectionSessionUUID": self.session.uuid}
         await self._socket.send_str(json.dumps({"data": [told]}))

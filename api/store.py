@@ -85,6 +85,12 @@ class Delivery:
     tries: int = 0
 
 
+def conflict(task: str) -> RequestError:
+    """The error of a second task with the UUID of an earlier one."""
+    told = f"taskUUID {task} was used before: give each task a fresh UUID v4."
+    return RequestError("conflictTaskUUID", told, "taskUUID")
+
+
 class Store:
     """The database; its methods may be called from any thread, and each is one transaction. `folders` is where the
     pictures of each kind lie.
@@ -130,26 +136,24 @@ class Store:
 
     # Tasks and their items
 
-    def accept(self, accepted: Sequence[tuple[Task, Sequence[Item]]], most_waiting: int) -> None:
-        """Takes tasks, all or none. Raises RequestError for a taskUUID that was used before, and where more than
+    def accept(self, task: Task, items: Sequence[Item], most_waiting: int) -> None:
+        """Takes a task with its items. Raises RequestError for a taskUUID that was used before, and where more than
         `most_waiting` results would wait.
         """
         with self._transaction() as db:
             waiting = db.execute("SELECT count(*) FROM item WHERE state = 'waiting'").fetchone()[0]
-            if waiting + sum(item.state == "waiting" for _, items in accepted for item in items) > most_waiting:
+            if waiting + sum(item.state == "waiting" for item in items) > most_waiting:
                 told = f"{waiting} results wait already, and {most_waiting} may: try again when some are done."
                 raise RequestError("rateLimitExceeded", told, "numberResults", max=most_waiting)
-            for task, items in accepted:
-                row = (task.uuid, json.dumps(task.wire), task.base, time.time())
-                try:
-                    db.execute("INSERT INTO task VALUES (?, ?, ?, ?)", row)
-                except sqlite3.IntegrityError:
-                    told = f"taskUUID {task.uuid} was used before: give each task a fresh UUID v4."
-                    raise RequestError("conflictTaskUUID", told, "taskUUID") from None
-                for item in items:
-                    ended = None if item.state == "waiting" else time.time()
-                    row = (item.uuid, task.uuid, item.number, item.seed, item.state, 0, json.dumps(item.answer), ended)
-                    db.execute("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            row = (task.uuid, json.dumps(task.wire), task.base, time.time())
+            try:
+                db.execute("INSERT INTO task VALUES (?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError:
+                raise conflict(task.uuid) from None
+            for item in items:
+                ended = None if item.state == "waiting" else time.time()
+                row = (item.uuid, task.uuid, item.number, item.seed, item.state, 0, json.dumps(item.answer), ended)
+                db.execute("INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def has_task(self, uuid: str) -> bool:
         return bool(self._all("SELECT 1 FROM task WHERE uuid = ?", uuid))

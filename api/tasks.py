@@ -14,9 +14,9 @@ from ..pipelines.errors import RequestError, show
 from ..pipelines.parse import parse_fields
 from ..pipelines.request import ImageInference
 from . import answers, delivery, home, intake, wire
-from .models import KINDS, Kind
+from .models import CATEGORIES, KINDS
 from .service import Service
-from .store import Item, StoredPicture, Task
+from .store import Item, StoredPicture, Task, conflict
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,7 @@ class Reply:
     is_async: bool = False
 
 
-_CATEGORIES: dict[Kind, str] = {
-    "model": "checkpoint",
-    "lora": "lora",
-    "controlNet": "controlnet",
-    "ipAdapters": "ipadapter",
-}
-_CATEGORIES_TOLD = f"one of {', '.join(_CATEGORIES.values())}"
+_CATEGORIES_TOLD = f"one of {', '.join(CATEGORIES.values())}"
 
 
 class Tasks:
@@ -134,7 +128,7 @@ def _search(given: Mapping[str, Any]) -> Reply:
     """The models that there are, by what they are called in requests."""
     name = _uuid(given)
     text = wire.optional(given, "search", "", lambda value: isinstance(value, str), "a text")
-    category = wire.optional(given, "category", "", lambda value: value in _CATEGORIES.values(), _CATEGORIES_TOLD)
+    category = wire.optional(given, "category", "", lambda value: value in CATEGORIES.values(), _CATEGORIES_TOLD)
     limit = wire.optional(given, "limit", 20, lambda value: type(value) is int and 1 <= value <= 100, "1 to 100")
     offset = wire.optional(given, "offset", 0, lambda value: type(value) is int and value >= 0, "an integer from 0")
     found = [
@@ -142,13 +136,13 @@ def _search(given: Mapping[str, Any]) -> Reply:
         {
             "air": identifier,
             "name": file,
-            "category": _CATEGORIES[kind],
+            "category": CATEGORIES[kind],
             "architecture": "sd3",
             "tags": [],
             "private": True,
         }
         for kind in KINDS
-        if not category or _CATEGORIES[kind] == category
+        if not category or CATEGORIES[kind] == category
         for identifier, file in home.models().offered(kind)
         if text.lower() in f"{identifier} {file}".lower()
     ]
@@ -159,8 +153,7 @@ def _search(given: Mapping[str, Any]) -> Reply:
 def _fresh(name: str) -> None:
     """Raises RequestError for a taskUUID that was used before; when it is put down it is looked at again."""
     if home.store().has_task(name):
-        told = f"taskUUID {name} was used before: give each task a fresh UUID v4."
-        raise RequestError("conflictTaskUUID", told, "taskUUID")
+        raise conflict(name)
 
 
 def _cost(request: ImageInference) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..pipelines.errors import RequestError, show
+from ..pipelines.rules import code
 
 MOST_TASKS = 100
 MOST_DEPTH = 16
@@ -101,10 +102,10 @@ def field(task: Mapping[str, Any], name: str, is_good: Callable[[Any], bool], mu
     """A field of a task that is no imageInference. Raises RequestError where it is missing or not as it must be."""
     value = task.get(name)
     if value is None:
-        raise RequestError(f"missing{name[0].upper()}{name[1:]}", f"{name} is missing; give {must}.", name)
+        raise RequestError(code("missing", name), f"{name} is missing; give {must}.", name)
     if not is_good(value):
         told = f"{name} is {show(value)}; it must be {must}."
-        raise RequestError(f"invalid{name[0].upper()}{name[1:]}", told, name)
+        raise RequestError(code("invalid", name), told, name)
     return value
 
 

@@ -40,7 +40,7 @@ def is_listening() -> bool:
 
 def is_exposed() -> bool:
     """Whether the server listens to more than this machine."""
-    return not all(_is_loopback(address) for address in _addresses())
+    return not all(is_loopback(address) for address in _addresses())
 
 
 def most_upload_bytes() -> int:
@@ -52,10 +52,9 @@ def _addresses() -> list[str]:
     return [address.strip() for address in str(args.listen).split(",") if address.strip()] or ["127.0.0.1"]
 
 
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
+def is_loopback(name: str) -> bool:
+    """Whether a host's name or address is this machine's own."""
     try:
-        return ipaddress.ip_address(address).is_loopback
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False

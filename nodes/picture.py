@@ -88,6 +88,7 @@ def _opened(picture: str) -> torch.Tensor:
 
 
 def _content(picture: str) -> bytes:
+    from ..api import home
     from ..api.pictures import refer
 
     if not picture.strip():
@@ -102,7 +103,7 @@ def _content(picture: str) -> bytes:
             "base64; the endpoint fetches what a request names by address before its graph is run."
         )
         raise RequestError("unsupportedPicture", told, "picture")
-    path = _stored(picture)
+    path = home.store().picture_path(reference.text)
     try:
         if path is not None:
             return path.read_bytes()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .canvas import Box, Canvas, box_of, fitted, resized
 from .errors import Fault
 from .features import Account
-from .rules import code
+from .rules import code, field_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class Start:
 
 def picture_faults(picture: torch.Tensor, results: int, parameter: str) -> Iterator[Fault]:
     """What is wrong with a picture [B, H, W, C] of a request, be it seed, mask or guide."""
-    name = parameter.rpartition(".")[2].partition("[")[0]
+    name = field_of(parameter)
     invalid = code("invalid", name)
     if picture.ndim != 4 or 0 in picture.shape or picture.shape[-1] not in CHANNELS:
         told = f"{parameter} has the shape {list(picture.shape)}; a picture is [batch, height, width, channels]"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from .errors import SHOWN, Fault, RequestError, show
 from .fields import MAX_INTEGER, FieldSpec, RequestObject, is_text, specs
 from .request import ImageInference
-from .rules import code, faults_of, join
+from .rules import code, faults_of, field_of, join
 
 Part = TypeVar("Part", bound=RequestObject)
 
@@ -73,7 +73,7 @@ def _check(cls: type[RequestObject], data: Any, path: str, complete: bool = True
         data = dump(data)
     checked = _Checked()
     if not isinstance(data, Mapping):
-        name = path.rpartition(".")[2].partition("[")[0] or "request"
+        name = field_of(path) or "request"
         told = f"{path or 'The request'} is {show(data)}; it must be an object: give it as names and values."
         checked.faults.append(Fault(code("invalid", name), told, path, {"type": "object"}))
         return checked

@@ -44,6 +44,11 @@ def code(prefix: str, name: str) -> str:
     return prefix + name[:1].upper() + name[1:]
 
 
+def field_of(path: str) -> str:
+    """The name of the field at a path: that of `controlNet[1].endStep` is `endStep`."""
+    return path.rpartition(".")[2].partition("[")[0]
+
+
 def join(path: str, name: str) -> str:
     """The path of the field `name` of the object at `path`."""
     return f"{path}.{name}" if path else name

@@ -149,7 +149,7 @@ def store(tmp_path: Path) -> Store:
 def accept(store: Store, count: int = 1, most: int = 100) -> tuple[Task, list[Item]]:
     task = Task(str(uuid.uuid4()), {"taskType": "imageInference"}, "http://a.example")
     items = [Item(str(uuid.uuid4()), task.uuid, i, i) for i in range(count)]
-    store.accept([(task, items)], most)
+    store.accept(task, items, most)
     return task, items
 
 
@@ -174,14 +174,14 @@ def test_an_item_ends_once_whoever_says_so_first(store: Store) -> None:
 def test_tasks_are_taken_whole_and_once(store: Store) -> None:
     task, items = accept(store, 3)
     with pytest.raises(RequestError) as error:
-        store.accept([(task, items)], 100)
+        store.accept(task, items, 100)
     assert error.value.faults[0].code == "conflictTaskUUID"
     with pytest.raises(RequestError) as error:
         accept(store, 3, most=5)
     assert error.value.faults[0].code == "rateLimitExceeded"
     assert store.waiting() == items
     with pytest.raises(Exception, match="UNIQUE"):
-        store.accept([(Task(str(uuid.uuid4()), {}, ""), items)], 100)
+        store.accept(Task(str(uuid.uuid4()), {}, ""), items, 100)
     assert store.waiting() == items
 
 
