@@ -1,8 +1,7 @@
 // Calls of @runware/sdk, the newer JavaScript client, over REST and WebSocket.
 import { randomUUID } from "node:crypto";
-import { text } from "node:stream/consumers";
+import { finish, outcomes, told } from "./outcomes.mjs";
 
-const told = JSON.parse(await text(process.stdin));
 const { createClient } = await import(told.module);
 const { plain, files } = told;
 
@@ -64,16 +63,6 @@ const calls = {
   "bad key": unknownKey(),
 };
 
-const ended = {};
-await Promise.all(
-  Object.entries(calls).map(async ([name, call]) => {
-    try {
-      ended[name] = { result: await call };
-    } catch (error) {
-      const { code, parameter, message } = error;
-      ended[name] = { error: { type: error.name, code, parameter, message } };
-    }
-  }),
-);
+const ended = await outcomes(calls, ({ name, code, parameter, message }) => ({ type: name, code, parameter, message }));
 await client.disconnect();
-process.stdout.write(JSON.stringify(ended), () => process.exit(0));
+finish(ended);

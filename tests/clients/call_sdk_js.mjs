@@ -1,9 +1,8 @@
 // Calls of @runware/sdk-js, the older JavaScript client: WebSocket alone, with the names that the API had before.
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { text } from "node:stream/consumers";
+import { finish, outcomes, told } from "./outcomes.mjs";
 
-const told = JSON.parse(await text(process.stdin));
 const { Runware } = await import(told.module);
 const { taskType, ...plain } = told.plain;
 const base64 = (path) => readFileSync(path).toString("base64");
@@ -63,16 +62,7 @@ const calls = {
   "bad key": unknownKey(),
 };
 
-const ended = {};
-await Promise.all(
-  Object.entries(calls).map(async ([name, call]) => {
-    try {
-      ended[name] = { result: await call };
-    } catch (error) {
-      ended[name] = { error: error?.error ?? { message: String(error) } };
-    }
-  }),
-);
+const ended = await outcomes(calls, (error) => error?.error ?? { message: String(error) });
 ended.parts = { result: parts };
 await runware.disconnect();
-process.stdout.write(JSON.stringify(ended), () => process.exit(0));
+finish(ended);

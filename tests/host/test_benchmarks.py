@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,16 +34,17 @@ CACHES = [
 ENGINES = ["SD3 Local", "diffusers", "ComfyUI"]
 
 
-def test_engine_compares_all_peers_on_the_same_pictures(tmp_path: Path) -> None:
-    file = tmp_path / "engine.json"
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.engine", "--quick", "--threads", "1", "--json", str(file)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+def quick(name: str, folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """What a quick run of a benchmark wrote, and what it printed."""
+    file = folder / f"{name}.json"
+    given = ["--quick", "--threads", "1", "--json", str(file), *options]
+    run = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *given], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
-    written = json.loads(file.read_text())
+    return json.loads(file.read_text()), run.stdout
+
+
+def test_engine_compares_all_peers_on_the_same_pictures(tmp_path: Path) -> None:
+    written, printed = quick("engine", tmp_path)
     assert written["benchmark"] == "engine"
     assert written["setting"]["threads"] == 1
     assert {"torch", "diffusers", "ComfyUI", "processor", "device", "commit"} <= written["setting"].keys()
@@ -56,7 +58,7 @@ def test_engine_compares_all_peers_on_the_same_pictures(tmp_path: Path) -> None:
     expected = {"served": ["SD3 Local", "ComfyUI"], "in process": ENGINES}
     assert engines == expected | ({"nano": ENGINES[:2]} if embedded else {})
     for row in written["rows"]:
-        assert f"| {row['model']} |" in run.stdout
+        assert f"| {row['model']} |" in printed
 
 
 def test_loading_weighs_the_way_to_the_same_first_step(tmp_path: Path) -> None:
@@ -75,13 +77,8 @@ def test_loading_weighs_the_way_to_the_same_first_step(tmp_path: Path) -> None:
 
 
 def test_caching_compares_ours_and_all_peers_with_the_full_run(tmp_path: Path) -> None:
-    file, plot = tmp_path / "caching.json", tmp_path / "caching.png"
-    options = ["--quick", "--threads", "1", "--json", str(file), "--plot", str(plot)]
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.caching", *options], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    written = json.loads(file.read_text())
+    plot = tmp_path / "caching.png"
+    written, printed = quick("caching", tmp_path, "--plot", str(plot))
     rows = {(row["method"], row["setting"]): row for row in written["rows"]}
     assert {name for name, _ in rows} == {*CACHES, "full run", "ComfyUI, full run"}
     full, comfyui = rows["full run", "all steps"], rows["ComfyUI, full run", "all steps"]
@@ -96,7 +93,7 @@ def test_caching_compares_ours_and_all_peers_with_the_full_run(tmp_path: Path) -
         assert row["flops_speedup"] > 0.999
         assert row["psnr"]["worst_decile"] <= row["psnr"]["median"] <= 100
         assert row["psnr"]["median"] > 60 if row["flops_speedup"] < 1.001 else row["psnr"]["median"] < 100, row
-        assert f"| {row['method']} | {row['setting']} |" in run.stdout
+        assert f"| {row['method']} | {row['setting']} |" in printed
     boldest = [("fb", "fbCacheThreshold 0"), ("tea", "teaCacheDistance 1"), ("db", "dbCacheThreshold 0")]
     fastest = [rows[f"SD3 Local, {name}", f"{setting}, at most 5"]["flops_speedup"] for name, setting in boldest]
     # Of six steps the first and the last are computed, and of the others a first block, none, or a block at each end.
@@ -110,13 +107,7 @@ def test_caching_compares_ours_and_all_peers_with_the_full_run(tmp_path: Path) -
 
 
 def test_caching_verifies_what_it_reused(tmp_path: Path) -> None:
-    file = tmp_path / "verified.json"
-    options = ["--quick", "--verify", "--threads", "1", "--json", str(file)]
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.caching", *options], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    rows = json.loads(file.read_text())["rows"]
+    rows = quick("caching", tmp_path, "--verify")[0]["rows"]
     assert {row["technique"] for row in rows} <= {"fb", "tea", "db"} and rows
     for row in rows:
         assert row["action"] == "reused"
@@ -136,32 +127,18 @@ def test_help_says_what_is_measured(name: str) -> None:
 
 
 def test_features_times_each_one_beside_none(tmp_path: Path) -> None:
-    file = tmp_path / "features.json"
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.features", "--quick", "--threads", "1", "--json", str(file)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    rows = json.loads(file.read_text())["rows"]
+    written, printed = quick("features", tmp_path)
+    rows = written["rows"]
     assert [row["case"] for row in rows if row["weights"] == "as computed"] == list(features.CASES)
     assert [row["case"] for row in rows if row["weights"] == "fp8"] == [features.PLAIN, "three LoRAs, applied"]
     for row in rows:
         assert 0 < row["fastest"] <= row["median"]
-        assert f"| {row['case']} |" in run.stdout
+        assert f"| {row['case']} |" in printed
 
 
 def test_api_weighs_requests_against_their_graphs(tmp_path: Path) -> None:
-    file = tmp_path / "api.json"
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.api", "--quick", "--threads", "1", "--json", str(file)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    rows = json.loads(file.read_text())["rows"]
+    written, printed = quick("api", tmp_path)
+    rows = written["rows"]
     assert [row["way"] for row in rows] == [api.ENDPOINT, api.DIRECT]
     request, direct = rows
     assert request["overhead_seconds"] == pytest.approx(request["median_seconds"] - direct["median_seconds"])
@@ -170,4 +147,4 @@ def test_api_weighs_requests_against_their_graphs(tmp_path: Path) -> None:
         assert 0 < row["median_seconds"] <= row["slowest_decile_seconds"]
         assert len(row["rounds"]["seconds"]) == 5
         assert row["pictures_per_second"] > 0
-        assert f"| {row['way']} |" in run.stdout
+        assert f"| {row['way']} |" in printed
