@@ -1,0 +1,3 @@
+/** ComfyUI's own modules: the two that its frontend offers to extensions. */
+
+export { app } from "../../../scripts/app.js"
