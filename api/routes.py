@@ -13,7 +13,7 @@ from aiohttp import web
 from server import PromptServer
 
 from ..pipelines.errors import RequestError
-from . import answers, guard, home, openapi, settings
+from . import answers, assist, guard, home, openapi, settings
 from .endpoint import Endpoint, body, refused, refused_origin
 from .models import KINDS
 from .sender import Sender
@@ -66,6 +66,14 @@ def register() -> None:
     @routes.put(f"{ROOT}/settings")
     async def save_settings(request: web.Request) -> web.Response:
         return await _managed(request, _save_settings, takes_json=True)
+
+    @routes.post(f"{ROOT}/check")
+    async def check(request: web.Request) -> web.Response:
+        return await _managed(request, assist.judged, takes_json=True)
+
+    @routes.post(f"{ROOT}/tokens")
+    async def tokens(request: web.Request) -> web.Response:
+        return await _managed(request, assist.tokens, takes_json=True)
 
 
 class _Running:

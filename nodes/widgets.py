@@ -16,6 +16,17 @@ from ..pipelines.fields import UNSET_NUMBER, FieldSpec, RequestObject, spec
 MEASURES = {"px": "pixels", "s": "seconds", "%": "percent"}
 """Units that a tooltip spells out; others, such as steps, the description already names."""
 
+ADVANCED = {
+    *("clipSkip", "maskMargin"),
+    *("startStep", "endStep", "startStepPercentage", "endStepPercentage"),
+    *("combineMethod", "embedScaling", "weightComposition"),
+    *("cacheStartStep", "cacheEndStep", "cacheStartStepPercentage", "cacheEndStepPercentage"),
+    *("cacheMaxConsecutiveSteps", "dbCacheSkipInterval"),
+    *("confidence", "maskBlur", "maskPadding"),
+    *("uploadEndpoint", "webhookURL", "ttl", "includeCost", "deliveryMethod"),
+}
+"""Fields that most pictures do without: an editor that can fold inputs shows them when it is asked to."""
+
 
 def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     """The widget of the field that the API calls `name`: its range, step, default and description come from the
@@ -24,7 +35,14 @@ def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     `options` replace or add to what the field says: `default` where the API names none, or a widget's own, such as
     `multiline`.
     """
-    field = spec(cls, name)
+    made = _widget(spec(cls, name), name, options)
+    if name in ADVANCED:
+        # As an argument, older ComfyUIs would not take it.
+        made.extra_dict["advanced"] = True
+    return made
+
+
+def _widget(field: FieldSpec, name: str, options: Mapping[str, Any]) -> io.Input:
     # A widget with a lowest value of its own always has a value.
     can_be_unset = field.default is None and "min" not in options
     given = {"display_name": friendly(name), "tooltip": _tooltip(field, can_be_unset), **options}
