@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..pipelines.request import AcceleratorOptions
 from . import sockets
 from .sampler import MAX_STEPS
+from .schema import Schema
 from .widgets import set_fields, widget
 
 # Each technique before its own setting, then what bounds them all.
@@ -34,14 +35,19 @@ WITHOUT_LIMIT = ("dbCacheSkipInterval", "cacheStartStep", "cacheEndStep")
 class SD3LocalAccelerator(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalAccelerator",
             display_name="SD3 Accelerator",
             category=sockets.CATEGORY,
             description="Makes sampling faster: steps in which the model would hardly say anything new are not "
             "computed, but foretold from earlier ones. The sampler's report says which.",
+            search_aliases=["TeaCache", "first block cache", "FBCache", "WaveSpeed", "DBCache", "cache", "speed up"],
             inputs=widgets(),
-            outputs=[sockets.Accelerator.Output(display_name="acceleratorOptions")],
+            outputs=[
+                sockets.Accelerator.Output(
+                    display_name="acceleratorOptions", tooltip="What may be reused, for SD3 Sampler."
+                )
+            ],
         )
 
     @classmethod

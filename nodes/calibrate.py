@@ -11,20 +11,22 @@ from ..pipelines.calibrate import LEAST_STEPS, PROMPTS, ROWS, calibrate, usual_s
 from ..pipelines.request import DEFAULT_GUIDANCE_SCALE, ImageInference
 from . import sockets
 from .sampler import MAX_SIDE, MAX_STEPS
+from .schema import Schema
 from .widgets import UNSET_NUMBER, widget
 
 
 class SD3LocalCalibrate(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalCalibrate",
             display_name="SD3 Calibrate",
             category=sockets.CATEGORY,
             description="Measures once, in runs that compute every step, what SD3 Accelerator may reuse on this "
             "checkpoint. Later runs of it find the result.",
+            search_aliases=["calibration", "TeaCache coefficients", "measure cache", "accelerator threshold"],
             inputs=[
-                sockets.Model.Input("model", tooltip="The checkpoint, from SD3 Model."),
+                sockets.Model.Input("model", display_name="model", tooltip="The checkpoint, from SD3 Model."),
                 io.Int.Input(
                     "prompts",
                     display_name="prompts",
@@ -44,7 +46,7 @@ class SD3LocalCalibrate(io.ComfyNode):
                     tooltip="On: also a checkpoint that has been calibrated, whose result is replaced at the end.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="report")],
+            outputs=[io.String.Output(display_name="report", tooltip="What was measured, in words.")],
             is_output_node=True,
         )
 

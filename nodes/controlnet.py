@@ -13,6 +13,7 @@ from ..pipelines.materials import Materials
 from ..pipelines.request import ControlNet
 from . import sockets
 from .sampler import MAX_STEPS
+from .schema import Schema
 from .widgets import set_fields, widget
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ TIPS = {
 class SD3LocalControlNet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalControlNet",
             display_name="SD3 ControlNet",
             category=sockets.CATEGORY,
             description="A picture of edges, depth, a pose or a blurred one leads the structure of the result. Several "
             "in a chain act together.",
+            search_aliases=["apply ControlNet", "canny", "depth", "openpose", "blur", "tile"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -69,7 +71,12 @@ class SD3LocalControlNet(io.ComfyNode):
                     optional=True,
                 ),
             ],
-            outputs=[sockets.ControlNet.Output(display_name="control net")],
+            outputs=[
+                sockets.ControlNet.Output(
+                    display_name="control net",
+                    tooltip="This ControlNet and the earlier ones, for SD3 Sampler or the next SD3 ControlNet.",
+                )
+            ],
         )
 
     @classmethod

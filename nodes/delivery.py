@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ..pipelines.request import ImageInference
 from . import sockets
+from .schema import Schema
 from .widgets import set_fields, widget
 
 KEPT = "The address is kept in saved workflows and in pictures that carry their workflow, also where it holds a key."
@@ -31,18 +32,19 @@ TIPS = {
 class SD3LocalDelivery(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalDelivery",
             display_name="SD3 Delivery",
             category=sockets.CATEGORY,
             description="Saves the results as the hosted API delivers them: as files with a URL, uploaded and told of "
             "where you say. The response is what the API answers.",
+            search_aliases=["save image", "webhook", "upload", "API response", "export"],
             inputs=[
                 # Lazy, so that options which can't be are told of before anything is sampled.
                 sockets.Result.Input("result", display_name="result", tooltip="From SD3 Sampler.", lazy=True),
                 *(_widget(name) for name in TIPS),
             ],
-            outputs=[io.String.Output(display_name="response")],
+            outputs=[io.String.Output(display_name="response", tooltip="What the hosted API would answer, as JSON.")],
             is_output_node=True,
         )
 

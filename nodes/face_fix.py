@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..pipelines.materials import Materials
 from ..pipelines.request import Ultralytics
 from . import sockets
+from .schema import Schema
 from .widgets import set_fields, widget
 
 AUTO = "auto"
@@ -27,12 +28,13 @@ class SD3LocalFaceFix(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         from ..host import optional_models
 
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalFaceFix",
             display_name="SD3 Face Fix",
             category=sockets.CATEGORY,
             description="Finds faces in the finished pictures and paints each one again at the size that the model "
             "paints best. It needs the package ultralytics.",
+            search_aliases=["ADetailer", "face detailer", "face restore", "ultralytics", "YOLO"],
             inputs=[
                 _widget("positivePrompt", multiline=True, dynamic_prompts=True),
                 _widget("negativePrompt", multiline=True, dynamic_prompts=True),
@@ -51,7 +53,11 @@ class SD3LocalFaceFix(io.ComfyNode):
                     "there, nano-face where there is none. Files are read without running anything that is in them.",
                 ),
             ],
-            outputs=[sockets.Ultralytics.Output(display_name="ultralytics")],
+            outputs=[
+                sockets.Ultralytics.Output(
+                    display_name="ultralytics", tooltip="How faces are painted again, for SD3 Sampler."
+                )
+            ],
         )
 
     @classmethod

@@ -7,17 +7,19 @@ from comfy_api.latest import io
 from ..pipelines.materials import Materials
 from ..pipelines.request import ImageInference
 from . import sockets
+from .schema import Schema
 from .widgets import set_fields, widget
 
 
 class SD3LocalInputs(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalInputs",
             display_name="SD3 Inputs",
             category=sockets.CATEGORY,
             description="A seed image for img2img, with a mask for inpainting.",
+            search_aliases=["img2img", "image to image", "inpaint", "mask", "denoise", "VAE encode"],
             inputs=[
                 io.Image.Input(
                     "seedImage",
@@ -37,7 +39,9 @@ class SD3LocalInputs(io.ComfyNode):
                 widget(ImageInference, "strength"),
                 widget(ImageInference, "maskMargin"),
             ],
-            outputs=[sockets.Inputs.Output(display_name="inputs")],
+            outputs=[
+                sockets.Inputs.Output(display_name="inputs", tooltip="The seed image and its mask, for SD3 Sampler.")
+            ],
         )
 
     @classmethod

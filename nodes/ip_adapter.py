@@ -12,6 +12,7 @@ from ..host import folders
 from ..pipelines.materials import Materials
 from ..pipelines.request import IPAdapter
 from . import sockets
+from .schema import Schema
 from .widgets import set_fields, widget
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ TIPS = {
 class SD3LocalIPAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalIPAdapter",
             display_name="SD3 IP-Adapter",
             category=sockets.CATEGORY,
             description="Pictures lead what the result shows, beside the prompt. Several in a chain act together.",
+            search_aliases=["image prompt", "reference image", "style transfer", "apply IPAdapter", "SigLIP"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -87,7 +89,12 @@ class SD3LocalIPAdapter(io.ComfyNode):
                     optional=True,
                 ),
             ],
-            outputs=[sockets.IPAdapter.Output(display_name="ip adapters")],
+            outputs=[
+                sockets.IPAdapter.Output(
+                    display_name="ip adapters",
+                    tooltip="This IP-Adapter and the earlier ones, for SD3 Sampler or the next SD3 IP-Adapter.",
+                )
+            ],
         )
 
     @classmethod

@@ -13,6 +13,7 @@ from ..pipelines.errors import RequestError, show
 from ..pipelines.materials import Materials
 from ..pipelines.request import Lora
 from . import sockets
+from .schema import Schema
 from .widgets import set_fields, widget
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ NONE = "none"
 class SD3LocalLora(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalLora",
             display_name="SD3 LoRA",
             category=sockets.CATEGORY,
             description="A LoRA for the transformer, the text encoders or both. Several in a chain add up.",
+            search_aliases=["load LoRA", "LoRA loader", "LoRA stack"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -63,7 +65,11 @@ class SD3LocalLora(io.ComfyNode):
                     optional=True,
                 ),
             ],
-            outputs=[sockets.Lora.Output(display_name="lora")],
+            outputs=[
+                sockets.Lora.Output(
+                    display_name="lora", tooltip="This LoRA and the earlier ones, for SD3 Sampler or the next SD3 LoRA."
+                )
+            ],
         )
 
     @classmethod

@@ -10,6 +10,7 @@ from ..host import folders
 from ..pipelines.errors import Fault, RequestError, show
 from ..pipelines.loading import ModelFiles
 from . import sockets
+from .schema import Schema
 from .widgets import friendly
 
 AUTO = "auto"
@@ -24,11 +25,12 @@ class SD3LocalModel(io.ComfyNode):
             "A CLIP-L, CLIP-G or T5-XXL file from the folder text_encoders, in any order. It replaces the one in the "
             "model's file. SD3 works with any of the three; each one left out weakens the prompt."
         )
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalModel",
             display_name="SD3 Model",
             category=sockets.CATEGORY,
             description="Loads Stable Diffusion 3 or 3.5: single files, separate files or a diffusers folder.",
+            search_aliases=["load checkpoint", "checkpoint loader", "stable diffusion 3", "load diffusion model"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -57,7 +59,12 @@ class SD3LocalModel(io.ComfyNode):
                     "compute with that. fp8_e4m3fn halves the memory of fp16 for a little quality.",
                 ),
             ],
-            outputs=[sockets.Model.Output(display_name="model")],
+            outputs=[
+                sockets.Model.Output(
+                    display_name="model",
+                    tooltip="The checkpoint with its VAE and text encoders, for SD3 Sampler and SD3 Calibrate.",
+                )
+            ],
         )
 
     @classmethod

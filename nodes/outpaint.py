@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..pipelines.request import Outpaint
 from . import sockets
+from .schema import Schema
 from .widgets import set_fields, widget
 
 SIDES = ("top", "right", "bottom", "left")
@@ -16,14 +17,17 @@ MAX_PIXELS = 16384
 class SD3LocalOutpaint(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalOutpaint",
             display_name="SD3 Outpaint",
             category=sockets.CATEGORY,
             description="Paints on beyond the borders of the seed image. The sampler's width and height must be the "
             "seed image's plus what is added; a strength of 0.85 or more paints more than stretched colours.",
+            search_aliases=["pad image for outpainting", "uncrop", "extend image", "expand canvas"],
             inputs=[widget(Outpaint, side, default=0, max=MAX_PIXELS) for side in SIDES],
-            outputs=[sockets.Outpaint.Output(display_name="outpaint")],
+            outputs=[
+                sockets.Outpaint.Output(display_name="outpaint", tooltip="What is added on each side, for SD3 Sampler.")
+            ],
         )
 
     @classmethod

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..pipelines.errors import RequestError, show
 from . import sockets
+from .schema import Schema
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +21,13 @@ MOST_SIDE = 1024
 class SD3LocalPicture(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalPicture",
             display_name="SD3 Picture",
             category=sockets.CATEGORY,
             description="A picture as the hosted API's requests name one: by the UUID of an upload or of an earlier "
             "result, or by its own bytes. Where such a request becomes a graph, its pictures are these nodes.",
+            search_aliases=["load image", "image from base64", "data URI", "UUID"],
             inputs=[
                 io.String.Input(
                     "picture",
@@ -43,7 +45,12 @@ class SD3LocalPicture(io.ComfyNode):
                     optional=True,
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image"), io.Mask.Output(display_name="mask")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The picture, or the batch of all of them."),
+                io.Mask.Output(
+                    display_name="mask", tooltip="Its brightness, from black, 0, to white, 1: for SD3 Inputs."
+                ),
+            ],
         )
 
     @classmethod

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..pipelines.materials import Materials
 from ..pipelines.request import Safety
 from . import sockets
+from .schema import Schema
 from .widgets import widget
 
 AUTO = "auto"
@@ -17,12 +18,13 @@ class SD3LocalSafety(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         from ..host import optional_models
 
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalSafety",
             display_name="SD3 Safety",
             category=sockets.CATEGORY,
             description="Checks every result and says in the result which ones are unsafe to show; all are returned. "
             "The check runs on this machine.",
+            search_aliases=["NSFW", "safety checker", "content filter"],
             inputs=[
                 widget(Safety, "checkContent"),
                 widget(Safety, "mode"),
@@ -34,7 +36,7 @@ class SD3LocalSafety(io.ComfyNode):
                     "image classifier in safetensors, as transformers saves it, from the folders nsfw or safety.",
                 ),
             ],
-            outputs=[sockets.Safety.Output(display_name="safety")],
+            outputs=[sockets.Safety.Output(display_name="safety", tooltip="How results are checked, for SD3 Sampler.")],
         )
 
     @classmethod

@@ -11,6 +11,7 @@ from ..pipelines.materials import Materials
 from ..pipelines.request import DEFAULT_GUIDANCE_SCALE, ImageInference
 from ..pipelines.scheduler_names import DEFAULT_SCHEDULER
 from . import sockets
+from .schema import Schema
 from .widgets import UNSET_NUMBER, friendly, set_fields, widget
 
 # Where the API sets no limit a widget still needs one; what the model can't do is refused when it is known.
@@ -35,14 +36,17 @@ FEATURES = {
 class SD3LocalSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return Schema(
             node_id="SD3LocalSampler",
             display_name="SD3 Sampler",
             category=sockets.CATEGORY,
             description="Samples latents and decodes them. Result i, counted from 0, has the seed seed + i.",
+            search_aliases=["KSampler", "text to image", "txt2img", "stable diffusion 3", "generate image"],
             inputs=[
-                sockets.Model.Input("model", tooltip="The checkpoint, from SD3 Model."),
-                sockets.Prompt.Input("prompt", tooltip="What to show and what not, from SD3 Prompt."),
+                sockets.Model.Input("model", display_name="model", tooltip="The checkpoint, from SD3 Model."),
+                sockets.Prompt.Input(
+                    "prompt", display_name="prompt", tooltip="What to show and what not, from SD3 Prompt."
+                ),
                 widget(ImageInference, "width", max=MAX_SIDE),
                 widget(ImageInference, "height", max=MAX_SIDE),
                 widget(ImageInference, "seed", default=0, control_after_generate=True),
@@ -56,10 +60,12 @@ class SD3LocalSampler(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="images"),
-                io.Latent.Output(display_name="latent"),
-                sockets.Result.Output(display_name="result"),
-                io.String.Output(display_name="report"),
+                io.Image.Output(display_name="images", tooltip="The results, as a batch."),
+                io.Latent.Output(display_name="latent", tooltip="The same results before decoding."),
+                sockets.Result.Output(
+                    display_name="result", tooltip="The results with their seeds and flags, for SD3 Delivery."
+                ),
+                io.String.Output(display_name="report", tooltip="What the run did and how long it took, in words."),
             ],
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from sd3_local.pipelines.fields import spec
@@ -100,20 +101,26 @@ SOCKETS = {
 FIELDS = [(node, name) for node in OBJECTS for name in IDS[node] if name not in SOCKETS]
 
 
-def inputs(host: ComfyHost, node: str) -> dict[str, list]:
-    declared = host.object_info()[node]["input"]
+@pytest.fixture(scope="module")
+def info(host: ComfyHost) -> dict[str, Any]:
+    """What the editor is told of all nodes."""
+    return host.object_info()
+
+
+def inputs(info: dict[str, Any], node: str) -> dict[str, list]:
+    declared = info[node]["input"]
     return {**declared.get("required", {}), **declared.get("optional", {})}
 
 
 @pytest.mark.parametrize("node", IDS)
-def test_inputs_and_outputs_keep_their_ids_and_order(host: ComfyHost, node: str) -> None:
-    assert list(inputs(host, node))[: len(IDS[node])] == IDS[node]
-    assert host.object_info()[node]["output"][: len(OUTPUTS[node])] == OUTPUTS[node]
+def test_inputs_and_outputs_keep_their_ids_and_order(info: dict[str, Any], node: str) -> None:
+    assert list(inputs(info, node))[: len(IDS[node])] == IDS[node]
+    assert info[node]["output"][: len(OUTPUTS[node])] == OUTPUTS[node]
 
 
 @pytest.mark.parametrize(("node", "name"), FIELDS)
-def test_a_widget_says_what_its_field_says(host: ComfyHost, node: str, name: str) -> None:
-    kind, options = inputs(host, node)[name]
+def test_a_widget_says_what_its_field_says(info: dict[str, Any], node: str, name: str) -> None:
+    kind, options = inputs(info, node)[name]
     field = spec(OBJECTS[node], name)
     assert field.description in options["tooltip"]
     assert options["display_name"]
@@ -135,16 +142,30 @@ def test_a_widget_says_what_its_field_says(host: ComfyHost, node: str, name: str
         assert options["multiline"] == (field.format is None)
 
 
+def test_every_node_of_the_pack_is_known_here(info: dict[str, Any]) -> None:
+    assert {node for node in info if node.startswith("SD3Local")} == set(IDS)
+
+
 @pytest.mark.parametrize("node", IDS)
-def test_every_input_has_a_name_and_a_tooltip_and_every_node_a_help_page(host: ComfyHost, node: str) -> None:
-    for name, (_, options) in inputs(host, node).items():
-        assert options["tooltip"], name
-    info = host.object_info()[node]
-    assert info["description"]
-    assert info["category"] == "SD3 Local"
+def test_every_input_and_output_says_what_it_is(info: dict[str, Any], node: str) -> None:
+    said = info[node]
+    for name, (_, options) in inputs(info, node).items():
+        assert options["display_name"] and options["tooltip"], name
+    for index, name in enumerate(said["output_name"]):
+        assert name != said["output"][index] and said["output_tooltips"][index], name
+    assert said["description"]
+    assert said["category"] == "SD3 Local"
+    # Also told by a host whose own schemas have none: the frontend may be newer.
+    assert len(said["search_aliases"]) >= 3
+
+
+@pytest.mark.parametrize("node", IDS)
+def test_every_node_has_a_help_page_with_pictures(host: ComfyHost, node: str) -> None:
     page = host.read(f"/extensions/{host.pack_folder}/docs/{node}.md").decode()
     assert page.startswith("# ")
     for name in IDS[node]:
         assert f"**{name}**" in page, name
-    for picture in re.findall(r"\]\((\S+)\)", page):
+    pictures = re.findall(r"!\[[^]]+\]\((\S+)\)", page)
+    assert pictures
+    for picture in pictures:
         assert host.read(f"/extensions/{host.pack_folder}/docs/{picture}"), picture
