@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..host import server
 from ..pipelines.errors import RequestError
 from ..pipelines.parse import dump, parse
-from . import answers, home
+from . import answers, home, metadata
+from .export import exported, named
 from .files import write
 from .store import Delivery, StoredPicture
 
@@ -23,21 +24,26 @@ if TYPE_CHECKING:
     from ..pipelines.request import ImageInference
 
 
-def deliver(result: Result, options: Mapping[str, Any], prompt_id: str | None) -> list[dict[str, Any]]:
+def deliver(
+    result: Result, options: Mapping[str, Any], prompt_id: str | None, graph: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Saves the pictures of a run, and gives what the API says of each.
 
     `options` are the request's fields about delivery that were set, by the API's names. A run that the endpoint queued
     as `prompt_id` ends the item of that name; any other run is told of under UUIDs of its own. Raises RequestError for
     options that do not go together, and OSError where a picture can't be written.
+
+    `graph` is what ComfyUI knows of the run, as far as it tells: "prompt" and "workflow". The files carry it, with the
+    request that each picture stands for.
     """
     request = parse({**dump(result.request), **options})
     seconds = sum(result.report.seconds.values()) / len(result.pictures)
     item = home.store().item(prompt_id) if prompt_id else None
     if item is not None and (task := home.store().task(item.task)) is not None:
-        base = task.base
+        base, wire, graph = task.base, named(task.wire), {}
         home.store().note_pace(task.wire["model"], seconds, work(request))
     else:
-        item, base = None, home.settings().get().publicURL or server.own_url()
+        item, base, wire = None, home.settings().get().publicURL or server.own_url(), _request(graph)
     told = []
     for picture in result.pictures:
         # A run after a crash replaces the file of the run before, because its name is the item's.
@@ -47,7 +53,8 @@ def deliver(result: Result, options: Mapping[str, Any], prompt_id: str | None) -
             name, f"{name}.{ending}", "result", None if request.ttl is None else time.time() + request.ttl
         )
         path = home.store().path(stored)
-        write(path, encode(image(picture), request.output_format, request.output_quality))
+        about = metadata.parts(wire, picture.seed, graph) if server.keeps_metadata() else {}
+        write(path, encode(image(picture), request.output_format, request.output_quality, about))
         answer: dict[str, Any] = {"imageUUID": name, "seed": picture.seed}
         if picture.nsfw is not None:
             answer["NSFWContent"] = picture.nsfw
@@ -71,11 +78,20 @@ def image(picture: Picture) -> Image.Image:
     return Image.fromarray((picture.pixels * 255).round().to(torch.uint8).numpy())
 
 
-def encode(image: Image.Image, output_format: str, quality: int) -> bytes:
-    """A picture file; `quality` is that of JPG and WEBP."""
+def encode(image: Image.Image, output_format: str, quality: int, about: Mapping[str, Any]) -> bytes:
+    """A picture file, which tells `about` itself; `quality` is that of JPG and WEBP."""
     out = io.BytesIO()
-    image.save(out, answers.FORMATS[output_format][0], **({} if output_format == "PNG" else {"quality": quality}))
+    options = metadata.options(about, output_format) | ({} if output_format == "PNG" else {"quality": quality})
+    image.save(out, answers.FORMATS[output_format][0], **options)
     return out.getvalue()
+
+
+def _request(graph: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The request of a run in the editor; None where its graph is more than a request can say."""
+    try:
+        return exported(graph.get("prompt") or {})
+    except RequestError:
+        return None
 
 
 def webhook(url: str, told: Mapping[str, Any], failed: bool = False) -> Delivery:

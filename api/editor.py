@@ -1,18 +1,24 @@
-"""What the editor asks of the server: presets judged, requests made graphs and graphs made requests."""
+"""What the editor asks of the server: presets judged, requests made graphs, and how things stand."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..caching.calibration import SHIPPED as SHIPPED_CALIBRATIONS
+from ..caching.calibration import Results
+from ..host import folders, server
 from ..pipelines.errors import RequestError, show
 from ..pipelines.parse import dump, parse
-from . import answers, intake, presets, wire
-from .graph import Graph, to_graph, to_request
+from . import answers, home, intake, metadata, pictures, presets, wire
+from .export import exported
+from .graph import to_graph
+from .models import KINDS, Kind
 
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
 
@@ -32,7 +38,8 @@ def judged(given: Any) -> dict[str, Any]:
 async def imported(given: Any) -> dict[str, Any]:
     """The graphs of API requests: one task, an array of them, or what the API's page shows as {"request": task}.
 
-    Pictures are brought into the store, so that the graphs name them by UUID. Each task has a graph or errors.
+    Pictures are brought into the store for good, so that the graphs name them by UUID. Each task has a graph, with the
+    URLs that its pictures came from by their UUIDs, or errors.
     """
     tasks = [_task(one) for one in (given if isinstance(given, list) else [given])]
     if not tasks or len(tasks) > wire.MOST_TASKS:
@@ -41,27 +48,88 @@ async def imported(given: Any) -> dict[str, Any]:
     return {"tasks": [await _imported(task) for task in tasks]}
 
 
-def exported(given: Any) -> dict[str, Any]:
-    """The request that a graph in ComfyUI's API format stands for, as {"request": task}. Raises RequestError where it
-    is none, with everything that stands against it.
-    """
-    graph = given.get("prompt") if isinstance(given, Mapping) else None
-    return {"request": dump(to_request(graph))}
+def exported_graph(given: Any) -> dict[str, Any]:
+    """The request that {"prompt": graph, "sources": URLs by UUID} stands for, as {"request": task}."""
+    given = given if isinstance(given, Mapping) else {}
+    sources = given.get("sources")
+    return {"request": exported(given.get("prompt"), sources if isinstance(sources, Mapping) else {})}
+
+
+def told_by(given: Any) -> dict[str, Any]:
+    """What the picture in {"image": base64} tells of how it was made: its "request", "workflow" and "prompt"."""
+    return metadata.of_file(_content(given))
+
+
+async def kept(given: Any) -> dict[str, Any]:
+    """Stores the picture in {"image": base64} for good, as {"uuid": its UUID}."""
+    _content(given)
+    return {"uuid": await intake.bring_in(given["image"], "image", "upload", keep=True)}
+
+
+def state() -> dict[str, Any]:
+    """Which models there are, what the API calls them, how far accelerators know them, and where the endpoint is."""
+    return {
+        "models": {kind: _installed(kind) for kind in KINDS},
+        "calibrations": _calibrations(),
+        "endpoint": {
+            "path": "/sd3local/v1",
+            "publicURL": home.settings().get().publicURL,
+            "exposed": server.is_exposed(),
+            "hasKeys": bool(home.keys().hashes()),
+        },
+    }
+
+
+def _installed(kind: Kind) -> list[dict[str, str]]:
+    files = sorted({file for _, file in home.models().offered(kind)})
+    return [{"file": file, "name": home.models().name_of(file, kind)} for file in files]
+
+
+def _calibrations() -> list[dict[str, Any]]:
+    """The models that accelerators were calibrated for: shipped, and by the user."""
+    found = []
+    for folder in (folders.calibrations(), SHIPPED_CALIBRATIONS):
+        for path in sorted(folder.glob("*.json")):
+            try:
+                results = Results.model_validate_json(path.read_bytes())
+            except (OSError, ValueError):
+                # A run says what is wrong with the file.
+                continue
+            found.append({"model": results.name, "dtype": results.dtype, "shipped": folder == SHIPPED_CALIBRATIONS})
+    return found
 
 
 async def _imported(task: Any) -> dict[str, Any]:
     try:
         if not isinstance(task, Mapping):
             raise RequestError("invalidTask", f"A request is {show(task)}; it must be an object.", "taskType")
-        request = await asyncio.to_thread(intake.check, wire.normal(task))
-        stored, _ = await intake.take(request, "")
+        # The request of a picture names no task, and neither need one that is only to be a graph.
+        wanted = {"taskUUID": str(uuid.uuid4()), **wire.normal(task)}
+        request = await asyncio.to_thread(intake.check, wanted)
+        stored, _ = await intake.take(request, "", keep=True)
         # The seed stays as it was given: none means a new one for every run.
         names = {name: value for name, value in stored.wire.items() if name != "seed" or request.seed is not None}
-        graph: Graph = to_graph(parse(names))
-        return {"graph": graph}
+        was, now = (dict(intake.pictures_of(one)) for one in (dump(request), stored.wire))
+        sources = {now[path]: text for path, text in was.items() if pictures.refer(text, path).kind == "url"}
+        graph = to_graph(parse(names))
+        if "taskUUID" not in task:
+            next(node for node in graph.values() if node["class_type"] == "SD3LocalDelivery")["inputs"]["taskUUID"] = ""
+        return {"graph": graph, "sources": sources}
     except RequestError as error:
         return {"errors": answers.errors(error.faults, task if isinstance(task, Mapping) else {})}
 
 
 def _task(given: Any) -> Any:
     return given["request"] if isinstance(given, Mapping) and isinstance(given.get("request"), Mapping) else given
+
+
+def _content(given: Any) -> bytes:
+    """The bytes of the picture that the editor sent."""
+    text = given.get("image") if isinstance(given, Mapping) else None
+    if not isinstance(text, str):
+        raise RequestError("missingImage", "image is missing; it must be a picture in base64.", "image")
+    reference = pictures.refer(text, "image")
+    if reference.kind != "inline":
+        raise RequestError("invalidImage", f"image is {show(text)}; it must be a picture in base64.", "image")
+    pictures.read(reference.content, "image")
+    return reference.content

@@ -6,6 +6,7 @@ A graph is what ComfyUI's /prompt takes: node id -> {"class_type", "inputs"}, wh
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,9 @@ class _Builder:
             "prompt": self._add_own("SD3LocalPrompt", wire),
         }
         inputs = wire.get("inputs", {})
-        if inputs or "strength" in wire or "maskMargin" in wire:
+        own = [spec(ImageInference, name) for name in OWN_FIELDS["SD3LocalInputs"]]
+        # As read back from a graph, where a value that is the default is as good as none.
+        if inputs or any(_value(field, wire) != field.unset for field in own):
             sampler["inputs"] = self._add_own("SD3LocalInputs", wire, self._pictures(inputs))
         for name, (node, cls) in OBJECTS.items():
             if name in wire:
@@ -149,17 +152,20 @@ class _Place:
     node: Node
 
 
-def to_request(graph: Mapping[str, Any], picture: Callable[[Node], str | None] = lambda node: None) -> ImageInference:
+def to_request(
+    graph: Mapping[str, Any], picture: Callable[[Node, int], str | None] = lambda node, output: None
+) -> ImageInference:
     """The request that a graph of the pack's nodes stands for.
 
-    Values that are a field's own default are left out. `picture` may tell what a picture from another pack's node is
-    for the API. Raises RequestError where the graph is none, or has what a request can't say.
+    Values that are a field's own default are left out; where the graph names no task, it gets a new UUID. `picture` may
+    tell what an output of another pack's node, a picture or a mask, is for the API. Raises RequestError where the graph
+    is none, or has what a request can't say.
     """
     return _Reader(graph, picture).request()
 
 
 class _Reader:
-    def __init__(self, graph: Mapping[str, Any], picture: Callable[[Node], str | None]):
+    def __init__(self, graph: Mapping[str, Any], picture: Callable[[Node, int], str | None]):
         self._graph = graph
         self._foreign = picture
         self._faults: list[Fault] = []
@@ -171,7 +177,9 @@ class _Reader:
             raise RequestError("invalidGraph", "The graph must be an object of nodes in ComfyUI's API format.", "graph")
         delivery = self._only("SD3LocalDelivery")
         wire: dict[str, Any] = {"taskType": "imageInference"}
+        # A graph may leave the name of its task to the run, where a request has to have one.
         wire |= self._own(delivery)
+        wire["taskUUID"] = wire.get("taskUUID") or str(uuid.uuid4())
         sampler = self._linked(delivery, "result", "SD3LocalSampler")
         if sampler is not None:
             wire |= self._own(sampler) | self._of_sampler(sampler)
@@ -254,7 +262,7 @@ class _Reader:
             seen.add(str(link[0]))
             node = self._graph[str(link[0])]
             if node.get("class_type") != "SD3LocalPicture":
-                text = self._foreign(node)
+                text = self._foreign(node, link[1])
                 if text is None:
                     told = f"comes from {show(node.get('class_type'))}; a request has pictures from SD3 Picture only"
                     self._fault(place, name, told)

@@ -41,14 +41,14 @@ def check(wire: Mapping[str, Any]) -> ImageInference:
     except RequestError as error:
         request, faults = None, [*error.faults]
     found: dict[str, str] = {}
-    for path, kind, name in _models(wire):
+    for path, kind, name in models_of(wire):
         # A name that is no text was judged above.
         if isinstance(name, str) and name:
             try:
                 found[path] = home.models().find(name, kind, path)
             except RequestError as error:
                 faults += error.faults
-    given = [(path, text) for path, text in _pictures(wire) if isinstance(text, str) and text]
+    given = [(path, text) for path, text in pictures_of(wire) if isinstance(text, str) and text]
     if len(given) > MOST_PICTURES:
         told = f"The task has {len(given)} pictures; at most {MOST_PICTURES} may come with one."
         faults.append(Fault("arrayTooLarge", told, "ipAdapters", {"maxItems": MOST_PICTURES}))
@@ -59,18 +59,20 @@ def check(wire: Mapping[str, Any]) -> ImageInference:
             faults += error.faults
     if faults or request is None:
         raise RequestError.of(faults)
-    return parse(_replaced(dump(request), found))
+    return parse(replaced(dump(request), found))
 
 
-async def take(request: ImageInference, base: str) -> tuple[Task, list[Item]]:
-    """A task and its items, with its pictures in the store. Raises RequestError for pictures that can't be had."""
+async def take(request: ImageInference, base: str, keep: bool = False) -> tuple[Task, list[Item]]:
+    """A task and its items, with its pictures in the store, for ever where `keep` says so. Raises RequestError for
+    pictures that can't be had.
+    """
     wire = dump(request)
-    given = dict(_pictures(wire))
+    given = dict(pictures_of(wire))
     paths: dict[str, str] = {}
     for path, text in given.items():
         # One that is named twice is brought in once.
         paths.setdefault(text, path)
-    outcomes = await asyncio.gather(*(bring_in(*one, "input") for one in paths.items()), return_exceptions=True)
+    outcomes = await asyncio.gather(*(bring_in(*one, "input", keep) for one in paths.items()), return_exceptions=True)
     faults: list[Fault] = []
     for outcome in outcomes:
         if isinstance(outcome, RequestError):
@@ -80,7 +82,7 @@ async def take(request: ImageInference, base: str) -> tuple[Task, list[Item]]:
     if faults:
         raise RequestError.of(faults)
     names = dict(zip(paths, outcomes, strict=True))
-    wire = _replaced(wire, {path: names[text] for path, text in given.items()})
+    wire = replaced(wire, {path: names[text] for path, text in given.items()})
     seed = random_seed() if request.seed is None else request.seed
     task = Task(request.task_uuid, {**wire, "seed": seed}, base)
     return task, [Item(str(uuid.uuid4()), task.uuid, i, seed + i) for i in range(request.number_results)]
@@ -91,14 +93,14 @@ def item_request(task: Task, item: Item) -> ImageInference:
     return parse({**task.wire, "numberResults": 1, "seed": item.seed})
 
 
-async def bring_in(text: str, parameter: str, kind: str) -> str:
+async def bring_in(text: str, parameter: str, kind: str, keep: bool = False) -> str:
     """The UUID of a picture in the store that `text` refers to: by a UUID, by a URL from which it is fetched, or by its
-    bytes. Raises RequestError where it can't be had, or is no picture.
+    bytes; `keep` means for ever. Raises RequestError where it can't be had, or is no picture.
     """
     reference = await asyncio.to_thread(pictures.refer, text, parameter)
     if reference.kind == "url":
         reference = pictures.Reference("inline", text, await _fetched(text, parameter))
-    return await asyncio.to_thread(_save, reference, parameter, kind)
+    return await asyncio.to_thread(_save, reference, parameter, kind, keep)
 
 
 async def _fetched(url: str, parameter: str) -> bytes:
@@ -129,15 +131,17 @@ def _stored(name: str, parameter: str) -> StoredPicture:
     return picture
 
 
-def _save(reference: pictures.Reference, parameter: str, kind: str) -> str:
+def _save(reference: pictures.Reference, parameter: str, kind: str, keep: bool) -> str:
     store = home.store()
     if reference.kind == "uuid":
         picture = _stored(reference.text, parameter)
-        store.use(picture.uuid, _expiry(picture.kind))
+        store.use(picture.uuid, None if keep else _expiry(picture.kind))
         return picture.uuid
     pictures.read(reference.content, parameter)
     name = str(uuid.uuid4() if kind == "upload" else _name_of(reference.content))
-    picture = StoredPicture(name, f"{name}.{pictures.ending(reference.content)}", kind, _expiry(kind))
+    earlier = store.picture(name)
+    kept = keep or (earlier is not None and earlier.expires is None)
+    picture = StoredPicture(name, f"{name}.{pictures.ending(reference.content)}", kind, None if kept else _expiry(kind))
     path = store.path(picture)
     if not path.exists():
         write(path, reference.content)
@@ -153,7 +157,7 @@ def _expiry(kind: str) -> float:
     return time.time() + (INPUTS_KEPT if kind == "input" else UPLOADS_KEPT)
 
 
-def _models(wire: Mapping[str, Any]) -> Iterator[tuple[str, Kind, Any]]:
+def models_of(wire: Mapping[str, Any]) -> Iterator[tuple[str, Kind, Any]]:
     """The names of models in a request, each with its parameter."""
     yield "model", "model", wire.get("model")
     kinds: tuple[Kind, ...] = ("lora", "controlNet", "ipAdapters")
@@ -162,7 +166,7 @@ def _models(wire: Mapping[str, Any]) -> Iterator[tuple[str, Kind, Any]]:
             yield f"{kind}[{index}].model", kind, part.get("model")
 
 
-def _pictures(wire: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def pictures_of(wire: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The texts of pictures in a request, each with its parameter."""
     if isinstance(given := wire.get("inputs"), Mapping):
         yield from ((f"inputs.{name}", given[name]) for name in ("seedImage", "maskImage") if name in given)
@@ -182,12 +186,12 @@ def _parts(wire: Mapping[str, Any], name: str) -> Iterator[tuple[int, Mapping[st
             yield index, part
 
 
-def _replaced(value: Any, by: Mapping[str, str], path: str = "") -> Any:
+def replaced(value: Any, by: Mapping[str, str], path: str = "") -> Any:
     """A request's values with others at some of its parameters."""
     if path in by:
         return by[path]
     if isinstance(value, Mapping):
-        return {name: _replaced(one, by, f"{path}.{name}" if path else name) for name, one in value.items()}
+        return {name: replaced(one, by, f"{path}.{name}" if path else name) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_replaced(one, by, f"{path}[{index}]") for index, one in enumerate(value)]
+        return [replaced(one, by, f"{path}[{index}]") for index, one in enumerate(value)]
     return value

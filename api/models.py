@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,8 +116,15 @@ class ModelTable:
         return named + [(file, file) for file in files]
 
     def name_of(self, file: str, kind: Kind) -> str:
-        """What the API calls a file: the table's first name of it, else its own."""
-        return next((identifier for identifier, named in self.entries()[kind].items() if named == file), file)
+        """What the API calls a file: the table's name of it, else the published one that means it, else its own."""
+        for identifier, named in self.entries()[kind].items():
+            if named == file:
+                return identifier
+        for identifier in PUBLISHED if kind == "model" else ():
+            with suppress(RequestError):
+                if self.find(identifier, kind, kind) == file:
+                    return identifier
+        return file
 
     def _sidecars(self, kind: Kind, file: str) -> set[str]:
         path = self._path(kind, file)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from aiohttp import web
 from server import PromptServer
 
 from ..pipelines.errors import RequestError
-from . import answers, assist, guard, home, openapi, settings
+from . import answers, assist, editor, guard, home, openapi, settings
 from .endpoint import Endpoint, body, refused, refused_origin
 from .models import KINDS
 from .sender import Sender
@@ -22,6 +24,20 @@ from .sockets import Sockets
 from .tasks import Tasks
 
 ROOT = "/sd3local"
+
+READ: dict[str, Callable[[], Any]] = {"/presets": editor.shipped, "/state": editor.state}
+"""What the editor shows of the server."""
+
+ASKED: dict[str, Callable[[Any], Any]] = {
+    "/presets/check": editor.judged,
+    "/graph": editor.imported,
+    "/request": editor.exported_graph,
+    "/pictures": editor.kept,
+    "/pictures/told": editor.told_by,
+    "/check": assist.judged,
+    "/tokens": assist.tokens,
+}
+"""What it asks, as JSON. It may whoever may queue graphs."""
 
 
 def register() -> None:
@@ -67,13 +83,10 @@ def register() -> None:
     async def save_settings(request: web.Request) -> web.Response:
         return await _managed(request, _save_settings, takes_json=True)
 
-    @routes.post(f"{ROOT}/check")
-    async def check(request: web.Request) -> web.Response:
-        return await _managed(request, assist.judged, takes_json=True)
-
-    @routes.post(f"{ROOT}/tokens")
-    async def tokens(request: web.Request) -> web.Response:
-        return await _managed(request, assist.tokens, takes_json=True)
+    for path, do in READ.items():
+        routes.get(ROOT + path)(partial(_answered, do=do))
+    for path, do in ASKED.items():
+        routes.post(ROOT + path)(partial(_answered, do=do, takes_json=True))
 
 
 class _Running:
@@ -116,13 +129,23 @@ async def _image(name: str) -> web.StreamResponse:
 
 
 async def _managed(request: web.Request, do: Callable[..., Any], takes_json: bool = False) -> web.Response:
-    """A route of the settings panel: what `do` gives, or the errors that it raises."""
+    """A route of the settings panel, which not everyone may use who uses ComfyUI."""
+    return await _answered(request, do, takes_json, guard.admit_editor)
+
+
+async def _answered(
+    request: web.Request,
+    do: Callable[..., Any],
+    takes_json: bool = False,
+    admit: Callable[[web.Request], None] = lambda request: None,
+) -> web.Response:
+    """A route of the editor: what `do` gives, or the errors that it raises."""
     if guard.is_foreign(request):
         return refused_origin()
     try:
-        guard.admit_editor(request)
+        admit(request)
         given = [await _json(request)] if takes_json else []
-        told = await asyncio.to_thread(do, *given)
+        told = await (do(*given) if inspect.iscoroutinefunction(do) else asyncio.to_thread(do, *given))
     except RequestError as error:
         return refused(error, 401 if error.faults[0].parameter == "apiKey" else 400)
     return web.Response(status=204) if told is None else web.json_response(told)

@@ -236,10 +236,11 @@ class Store:
         return self.path(picture) if picture is not None else None
 
     def use(self, uuid: str, expires: float | None) -> None:
-        """Notes that a picture is used; one that is no result is kept until `expires`."""
+        """Notes that a picture is used; one that is no result is kept until `expires`, unless it is for ever."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE picture SET used = ?, expires = CASE kind WHEN 'result' THEN expires ELSE ? END WHERE uuid = ?",
+                "UPDATE picture SET used = ?, expires = CASE WHEN kind = 'result' OR expires IS NULL THEN expires "
+                "ELSE ? END WHERE uuid = ?",
                 (time.time(), expires, uuid),
             )
 

@@ -89,6 +89,19 @@ def tokenizers() -> TokenizerFiles:
     )
 
 
+def loadable_picture(name: str) -> Path | None:
+    """The file that ComfyUI's own nodes load under a name such as "a.png", "b/a.png" or "a.png [output]"; None where it
+    is none, or lies outside of the folders of pictures.
+    """
+    plain, folder = folder_paths.annotated_filepath(name)
+    root = Path(folder or folder_paths.get_input_directory()).resolve()
+    try:
+        path = (root / plain).resolve()
+    except (OSError, ValueError):
+        return None
+    return path if path.is_relative_to(root) and path.is_file() else None
+
+
 def _model_paths() -> dict[str, Path]:
     paths = {NANO: _NANO / "sd3-nano.safetensors"}
     for folder in _MODEL_FOLDERS:

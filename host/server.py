@@ -43,6 +43,11 @@ def is_exposed() -> bool:
     return not all(is_loopback(address) for address in _addresses())
 
 
+def keeps_metadata() -> bool:
+    """Whether pictures may tell how they were made."""
+    return not args.disable_metadata
+
+
 def most_upload_bytes() -> int:
     """The size of the largest request that the server takes."""
     return round(args.max_upload_size * 2**20)

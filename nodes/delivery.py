@@ -64,7 +64,13 @@ class SD3LocalDelivery(io.ComfyNode):
         from ..host import execution
 
         options = {"taskUUID": str(uuid.uuid4()), **_options(values)}
-        told = deliver(result, options, execution.prompt_id())
+        # What ComfyUI notes in a prompt while it runs is no part of it.
+        prompt = {
+            key: {name: value for name, value in node.items() if name != "is_changed"}
+            for key, node in (cls.hidden.prompt or {}).items()
+        }
+        graph = {"prompt": prompt, "workflow": (cls.hidden.extra_pnginfo or {}).get("workflow")}
+        told = deliver(result, options, execution.prompt_id(), graph)
         response = json.dumps({"data": told}, indent=2, ensure_ascii=False)
         return io.NodeOutput(response, ui={"images": [_shown(item) for item in told]})
 

@@ -90,7 +90,7 @@ def test_what_a_request_can_t_say_is_told_all_at_once() -> None:
         to_request(graph)
     assert sorted(fault.parameter for fault in caught.value.faults) == ["guideImage", "prompt", "seed"]
     nodes["SD3LocalSampler"]["prompt"], nodes["SD3LocalSampler"]["seed"] = ["2", 0], 1
-    assert to_request(graph, lambda node: "made").control_net[0].guide_image == "made"
+    assert to_request(graph, lambda node, output: "made").control_net[0].guide_image == "made"
 
 
 @pytest.mark.parametrize("graph", [{}, [], {"1": 3}, {"1": {"class_type": "SD3LocalSampler", "inputs": {}}}, "text"])
