@@ -132,12 +132,16 @@ def translated(english: Tree, at: Mapping[tuple[str, ...], str], of: Mapping[str
     return inner(english, ())
 
 
-def carry(language: str, before: Tree, now: Tree, more: Mapping[str, str] | None = None) -> None:
-    """Writes a language anew from its own texts, the English ones `before` they changed, those of `now`, and `more`."""
-    old, theirs = dict(flat(before)), dict(flat(read(language)))
-    kept = {keys: text for keys, text in theirs.items() if old.get(keys) == dict(flat(now)).get(keys)}
-    of = {old[keys]: text for keys, text in theirs.items() if keys in old} | dict(more or {})
-    write(language, translated(now, kept, of))
+def carry(language: str, before: Tree, now: Tree, given: Mapping[str, str] | None = None) -> None:
+    """Writes a language anew, for the English texts `now`: what is `given` for one, else its own.
+
+    `before` are the English texts that its own ones were made for.
+    """
+    given = given or {}
+    old, new, theirs = dict(flat(before)), dict(flat(now)), dict(flat(read(language)))
+    kept = {keys: text for keys, text in theirs.items() if old.get(keys) == new.get(keys) not in given}
+    of = {old[keys]: text for keys, text in theirs.items() if keys in old}
+    write(language, translated(now, kept, {**of, **given}))
 
 
 def missing(language: str) -> dict[str, str]:
