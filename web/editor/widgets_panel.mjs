@@ -1,0 +1,121 @@
+/**
+ * The room at a node's end in which its helpers speak. It is no input: neither workflows nor runs know of it, and where
+ * nobody says anything it takes no room.
+ */
+
+import { app } from "./comfy.mjs"
+import { element } from "./dom.mjs"
+
+/** @import { Node, Widget } from "./widgets_node.mjs" */
+
+/** What the canvas puts between two widgets, in pixels. */
+const GAP = 4
+
+export class Panel {
+  #height = 0
+  #body = element("div", { className: "sd3local-panel-body" })
+  #root = element("div", { className: "sd3local-panel" }, this.#body)
+  /** @type {Node} */
+  #node
+  /** @type {Set<Widget>} */
+  #greyed = new Set()
+  /** @type {Element | null} */
+  #list = null
+
+  /** @param {Node} node */
+  constructor(node) {
+    this.#node = node
+    const options = { serialize: false, hideOnZoom: false, margin: 0, getValue: () => "", setValue: () => {} }
+    const widget = node.addDOMWidget("sd3local.panel", "sd3local_panel", this.#root, options)
+    widget.serialize = false
+    // A fixed height, with nothing of the room that texts share.
+    widget.computeLayoutSize = undefined
+    widget.computeSize = () => [0, this.#height - GAP]
+    // In Nodes 2.0 a press would drag the node.
+    for (const name of ["pointerdown", "dblclick"]) {
+      this.#root.addEventListener(name, (event) => {
+        if (/** @type {Element} */ (event.target).closest("select, button, [role=slider]")) event.stopPropagation()
+      })
+    }
+    const earlier = node.onResize
+    node.onResize = function (...args) {
+      earlier?.apply(this, args)
+      fit()
+    }
+    const fit = () => this.fit()
+    // Nodes 2.0 makes rows anew, such as after a visit to another graph.
+    new ResizeObserver(() => this.#dim()).observe(this.#root)
+  }
+
+  /**
+   * A new place of its own, below the earlier ones.
+   * @param {string} className
+   */
+  section(className) {
+    const made = element("div", { className })
+    this.#body.append(made)
+    return made
+  }
+
+  /**
+   * Shows which of the node's widgets have no effect.
+   * @param {Set<Widget>} widgets
+   */
+  grey(widgets) {
+    for (const widget of this.#node.widgets ?? []) {
+      if (widgets.has(widget) !== this.#greyed.has(widget)) widget.disabled = widgets.has(widget)
+    }
+    this.#greyed = widgets
+    this.#dim()
+    this.#node.graph?.setDirtyCanvas?.(true, true)
+  }
+
+  /**
+   * In Nodes 2.0 the rows are dimmed themselves: the first of them don't look at `disabled`, later ones hardly show it.
+   */
+  #dim() {
+    const list = this.#root.closest(".lg-node-widgets")
+    if (list === null) return
+    if (list !== this.#list) {
+      this.#list = list
+      // Rows come and go, such as those of advanced inputs.
+      new MutationObserver(() => this.#dim()).observe(list, { childList: true, subtree: true })
+    }
+    const rows = /** @type {HTMLElement[]} */ ([...list.querySelectorAll(".lg-node-widget")])
+    // Where rows have no names they stand for the widgets in their order.
+    const shown = (this.#node.widgets ?? []).filter(({ options }) => !options?.hidden && !options?.canvasOnly)
+    const greyed = new Set([...this.#greyed].map(({ name }) => name))
+    rows.forEach((row, index) => {
+      const name = row.dataset.widgetName ?? (rows.length === shown.length ? shown[index].name : "")
+      row.toggleAttribute("data-sd3local-greyed", greyed.has(name))
+    })
+  }
+
+  /** Takes the room that is needed now, no more and no less. */
+  fit() {
+    const height = this.#measured()
+    if (height === this.#height) return
+    const node = this.#node
+    // In Nodes 2.0 the browser lays nodes out.
+    const onCanvas = !app.extensionManager.setting.get("Comfy.VueNodes.Enabled")
+    // A node that was made larger by hand keeps its size.
+    const tight = node.size[1] <= node.computeSize()[1] + 1
+    this.#height = height
+    if (onCanvas && node.graph) {
+      const needed = node.computeSize()[1]
+      if (tight || node.size[1] < needed) node.setSize([node.size[0], needed])
+    }
+    node.graph?.setDirtyCanvas?.(true, true)
+  }
+
+  #measured() {
+    if ([...this.#body.children].every((child) => child.childNodes.length === 0)) return 0
+    // A copy, because the panel itself may be out of sight, or in Nodes 2.0 of another width.
+    const copy = element("div", { className: "sd3local-panel sd3local-panel-measured" }, this.#body.cloneNode(true))
+    copy.style.width = `${this.#node.size[0]}px`
+    document.body.append(copy)
+    const height = copy.scrollHeight
+    copy.remove()
+    return Math.ceil(height)
+  }
+}
