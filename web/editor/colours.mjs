@@ -9,7 +9,7 @@ export const KINDS = {
   afterwork: { color: "#31151c", bgcolor: "#4d212c" },
   sampling: { color: "#11243b", bgcolor: "#1a385b" },
   addOns: { color: "#3b2416", bgcolor: "#593622" },
-  pictures: { color: "#103336", bgcolor: "#184d52" },
+  pictures: { color: "#183235", bgcolor: "#244c50" },
   text: { color: "#1c3a21", bgcolor: "#2a5731" },
   acceleration: { color: "#433813", bgcolor: "#64531d" }
 }
