@@ -15,23 +15,28 @@ from ..caching.calibration import Results
 from ..host import folders, server
 from ..pipelines.errors import RequestError, show
 from ..pipelines.parse import dump, parse
-from . import answers, home, intake, metadata, pictures, presets, wire
+from . import answers, home, intake, metadata, pictures, wire
 from .export import exported
 from .graph import to_graph
 from .models import KINDS, Kind
+from .presets import read
 
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
 
 
+def presets(own: list[str]) -> dict[str, Any]:
+    """The presets that come with the pack, and the names of the files of a user's own."""
+    return {"shipped": _shipped(), "files": own}
+
+
 @cache
-def shipped() -> list[dict[str, Any]]:
-    """The presets that come with the pack."""
+def _shipped() -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(SHIPPED.glob("*.json"))]
 
 
 def judged(given: Any) -> dict[str, Any]:
     """A preset and what is wrong with its values. Raises RequestError for what is none."""
-    preset = presets.read(given)
+    preset = read(given)
     return {"preset": preset.told(), "problems": answers.errors(preset.problems, {})}
 
 
@@ -49,10 +54,12 @@ async def imported(given: Any) -> dict[str, Any]:
 
 
 def exported_graph(given: Any) -> dict[str, Any]:
-    """The request that {"prompt": graph, "sources": URLs by UUID} stands for, as {"request": task}."""
+    """The requests that {"prompt": graph, "sources": URLs by UUID} stands for, one for each SD3 Delivery in it: as
+    {"request": task}, or the errors of what is none.
+    """
     given = given if isinstance(given, Mapping) else {}
     sources = given.get("sources")
-    return {"request": exported(given.get("prompt"), sources if isinstance(sources, Mapping) else {})}
+    return {"tasks": [_exported(part, sources if isinstance(sources, Mapping) else {}) for part in _parts(given)]}
 
 
 def told_by(given: Any) -> dict[str, Any]:
@@ -97,6 +104,36 @@ def _calibrations() -> list[dict[str, Any]]:
                 continue
             found.append({"model": results.name, "dtype": results.dtype, "shipped": folder == SHIPPED_CALIBRATIONS})
     return found
+
+
+def _exported(graph: Any, sources: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"request": exported(graph, sources)}
+    except RequestError as error:
+        return {"errors": answers.errors(error.faults, {})}
+
+
+def _parts(given: Mapping[str, Any]) -> list[Any]:
+    """The part of a graph that each SD3 Delivery needs; the graph itself where it has none, or is no graph."""
+    graph = given.get("prompt")
+    if not isinstance(graph, Mapping) or not all(isinstance(node, Mapping) for node in graph.values()):
+        return [graph]
+    ends = [key for key, node in graph.items() if node.get("class_type") == "SD3LocalDelivery"]
+    return [_before(graph, end) for end in ends] or [graph]
+
+
+def _before(graph: Mapping[str, Mapping[str, Any]], end: str) -> dict[str, Any]:
+    """`end` and all that it comes from."""
+    needed, waiting = set(), [end]
+    while waiting:
+        key = waiting.pop()
+        if key in needed or key not in graph:
+            continue
+        needed.add(key)
+        inputs = graph[key].get("inputs")
+        links = inputs.values() if isinstance(inputs, Mapping) else ()
+        waiting += [str(link[0]) for link in links if isinstance(link, list) and link]
+    return {key: node for key, node in graph.items() if key in needed}
 
 
 async def _imported(task: Any) -> dict[str, Any]:

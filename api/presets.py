@@ -1,6 +1,6 @@
 """Presets: settings of the pack's nodes under a name, as small JSON files that people share.
 
-{"format": "sd3local.preset", "version": 1, "name": "Fast", "description": "…",
+{"format": "sd3local.preset", "version": 1, "name": "Fast", "description": "…", "thumbnail": "data:…",
  "nodes": [{"node": "SD3LocalSampler", "values": {"steps": 12}}]}
 
 Values go by node id and input name, so a preset outlives inputs that are added; several nodes of a kind, such as a
@@ -17,11 +17,12 @@ from ..pipelines.errors import Fault, RequestError, show
 from ..pipelines.fields import RequestObject, is_text, spec, specs
 from ..pipelines.parse import parse_fields
 from ..pipelines.request import ImageInference
+from . import pictures
 from .graph import CHAINS, CHOICES, OBJECTS, OWN_FIELDS
 
 FORMAT, VERSION = "sd3local.preset", 1
 MOST_NODES = 50
-LONGEST_NAME, LONGEST_DESCRIPTION = 80, 500
+LONGEST_NAME, LONGEST_DESCRIPTION, LONGEST_THUMBNAIL = 80, 500, 64 * 1024
 
 EDITOR_ONLY = {"SD3LocalSampler": ("control_after_generate",)}
 """Widgets that the editor adds by itself."""
@@ -42,13 +43,15 @@ class Preset:
     name: str
     nodes: tuple[NodeSettings, ...]
     description: str = ""
+    thumbnail: str = ""
+    """A small picture as data URI."""
     problems: tuple[Fault, ...] = field(default=(), compare=False)
     """What in it is no input or no value of today's nodes; such values are not among `nodes`."""
 
     def told(self) -> dict[str, Any]:
         """As in a file."""
         nodes = [{"node": one.node, "values": dict(one.values)} for one in self.nodes]
-        about = {"description": self.description} if self.description else {}
+        about = {name: getattr(self, name) for name in ("description", "thumbnail") if getattr(self, name)}
         return {"format": FORMAT, "version": VERSION, "name": self.name, **about, "nodes": nodes}
 
 
@@ -88,6 +91,7 @@ def read(given: Any) -> Preset:
         faults.append(_fault("name", name, f"a text of 1 to {LONGEST_NAME} characters on one line"))
     if not isinstance(description, str) or not is_text(description) or len(description) > LONGEST_DESCRIPTION:
         faults.append(_fault("description", description, f"a text of up to {LONGEST_DESCRIPTION} characters"))
+    faults += _of_thumbnail(given.get("thumbnail", ""))
     nodes = given.get("nodes")
     if not isinstance(nodes, list) or not 1 <= len(nodes) <= MOST_NODES:
         faults.append(_fault("nodes", nodes, f"an array of 1 to {MOST_NODES} nodes"))
@@ -101,7 +105,21 @@ def read(given: Any) -> Preset:
         raise RequestError.of(faults)
     problems: list[Fault] = []
     settings = [_settings(one["node"], one["values"], f"nodes[{index}]", problems) for index, one in enumerate(nodes)]
-    return Preset(name.strip(), tuple(filter(None, settings)), description, tuple(problems))
+    return Preset(name.strip(), tuple(filter(None, settings)), description, given.get("thumbnail", ""), tuple(problems))
+
+
+def _of_thumbnail(given: Any) -> list[Fault]:
+    """What stands against a preset's picture, which browsers show as it is."""
+    must = f"a picture as data URI of at most {LONGEST_THUMBNAIL // 1024} KiB"
+    if given == "":
+        return []
+    if not isinstance(given, str) or not given.startswith("data:image/") or len(given) > LONGEST_THUMBNAIL:
+        return [_fault("thumbnail", given, must)]
+    try:
+        pictures.read(pictures.refer(given, "thumbnail").content, "thumbnail")
+    except RequestError:
+        return [_fault("thumbnail", given, must)]
+    return []
 
 
 def _settings(node: str, values: Mapping[str, Any], path: str, problems: list[Fault]) -> NodeSettings | None:

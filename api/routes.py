@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
+from ..host import server
 from ..pipelines.errors import RequestError
 from . import answers, assist, editor, guard, home, openapi, settings
 from .endpoint import Endpoint, body, refused, refused_origin
@@ -25,8 +26,8 @@ from .tasks import Tasks
 
 ROOT = "/sd3local"
 
-READ: dict[str, Callable[[], Any]] = {"/presets": editor.shipped, "/state": editor.state}
-"""What the editor shows of the server."""
+PRESETS = "sd3local/presets"
+"""The folder of a user's presets in ComfyUI's userdata, which the editor itself reads and writes there."""
 
 ASKED: dict[str, Callable[[Any], Any]] = {
     "/presets/check": editor.judged,
@@ -83,8 +84,14 @@ def register() -> None:
     async def save_settings(request: web.Request) -> web.Response:
         return await _managed(request, _save_settings, takes_json=True)
 
-    for path, do in READ.items():
-        routes.get(ROOT + path)(partial(_answered, do=do))
+    @routes.get(f"{ROOT}/presets")
+    async def presets(request: web.Request) -> web.Response:
+        return await _answered(request, partial(editor.presets, server.user_files(request, PRESETS)))
+
+    @routes.get(f"{ROOT}/state")
+    async def state(request: web.Request) -> web.Response:
+        return await _answered(request, editor.state)
+
     for path, do in ASKED.items():
         routes.post(ROOT + path)(partial(_answered, do=do, takes_json=True))
 

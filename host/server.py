@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import folder_paths
 from comfy.cli_args import args
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 
 def data_folder() -> Path:
@@ -41,6 +45,14 @@ def is_listening() -> bool:
 def is_exposed() -> bool:
     """Whether the server listens to more than this machine."""
     return not all(is_loopback(address) for address in _addresses())
+
+
+def user_files(request: web.Request, folder: str) -> list[str]:
+    """The names of the JSON files in a folder of the userdata of who asks."""
+    from server import PromptServer
+
+    path = PromptServer.instance.user_manager.get_request_user_filepath(request, folder, create_dir=False)
+    return sorted(file.name for file in Path(path).glob("*.json")) if path is not None else []
 
 
 def keeps_metadata() -> bool:

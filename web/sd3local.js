@@ -1,8 +1,14 @@
 /** The pack's part of ComfyUI's editor: one extension a feature. */
 
+import { colours } from "./editor/colours.mjs"
 import { app } from "./editor/comfy.mjs"
 import { language } from "./editor/language.mjs"
 import { models } from "./editor/models.mjs"
+import { sidebar } from "./editor/panel.mjs"
+import { presets } from "./editor/presets.mjs"
+import { requests } from "./editor/requests.mjs"
 import { widgets } from "./editor/widgets.mjs"
 
-for (const extension of [language, models, widgets]) app.registerExtension(extension)
+const features = [language, colours, models, widgets, presets, requests, sidebar]
+
+for (const extension of features) app.registerExtension(extension)

@@ -34,7 +34,13 @@ def imported(host: ComfyHost, *wires: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def exported(host: ComfyHost, graph: Any, **more: Any) -> dict[str, Any]:
-    return ask(host, "/request", {"prompt": graph, **more})["request"]
+    (one,) = ask(host, "/request", {"prompt": graph, **more})["tasks"]
+    return one["request"]
+
+
+def wrong(host: ComfyHost, asked: Any) -> list[str]:
+    """What stands against a graph being a request."""
+    return [error["message"] for one in ask(host, "/request", asked)["tasks"] for error in one["errors"]]
 
 
 def png(mode: str = "RGB", color: Any = "red", **options: Any) -> bytes:
@@ -58,7 +64,9 @@ def named(host: ComfyHost) -> Any:
 
 
 def test_shipped_presets_are_served_and_judged(host: ComfyHost) -> None:
-    presets = request(host, f"{ROOT}/presets").body
+    told = request(host, f"{ROOT}/presets").body
+    assert told["files"] == []
+    presets = told["shipped"]
     assert {"Quality", "Fast", "Drafts", "Portraits", "Inpaint", "Typography"} <= {one["name"] for one in presets}
     for preset in presets:
         assert ask(host, "/presets/check", preset) == {"preset": preset, "problems": []}
@@ -131,16 +139,40 @@ def test_pictures_that_comfyui_loads_are_exported_with_their_bytes(host: ComfyHo
     assert [one.convert("RGB").getpixel((0, 0)) for one in opened] == [(10, 20, 30), (191, 191, 191)]
     for bad in ("../../etc/passwd", "/etc/passwd", "missing.png", "../input/../../secret.png [output]"):
         graph["load"]["inputs"]["image"] = bad
-        refused = request(host, f"{ROOT}/request", {"prompt": graph})
-        assert refused.status == 400 and "LoadImage" in refused.errors[0]["message"]
+        assert all("LoadImage" in told for told in wrong(host, {"prompt": graph}))
 
 
 def test_what_is_no_request_is_told_in_full(host: ComfyHost) -> None:
     graph = text_to_image()
-    refused = request(host, f"{ROOT}/request", {"prompt": graph})
-    assert refused.status == 400 and "SD3LocalDelivery" in refused.errors[0]["message"]
-    for odd in ([], b"null", {"prompt": None}, {"prompt": {"1": 3}}):
-        assert request(host, f"{ROOT}/request", odd).status == 400
+    assert "SD3LocalDelivery" in wrong(host, {"prompt": graph})[0]
+    for odd in (
+        [],
+        b"null",
+        {"prompt": None},
+        {"prompt": {"1": 3}},
+        {"prompt": {"1": {"class_type": "SD3LocalDelivery"}}},
+    ):
+        assert wrong(host, odd)
+
+
+def test_a_graph_of_several_requests_is_all_of_them(host: ComfyHost, named: None) -> None:
+    wires = [task(seed=seed, model="runware:5@1") for seed in (1, 2)]
+    graphs = [one["graph"] for one in imported(host, *wires)]
+    both = {
+        f"{name}{key}": _renamed(node, name)
+        for name, graph in zip("ab", graphs, strict=True)
+        for key, node in graph.items()
+    }
+    told = ask(host, "/request", {"prompt": both})["tasks"]
+    assert [parse(one["request"]) for one in told] == [parse(wire) for wire in wires]
+
+
+def _renamed(node: dict[str, Any], name: str) -> dict[str, Any]:
+    inputs = {
+        key: [f"{name}{value[0]}", value[1]] if isinstance(value, list) else value
+        for key, value in node["inputs"].items()
+    }
+    return {**node, "inputs": inputs}
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPG", "WEBP"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sd3_local.api.presets import FORMAT, inputs, read
 from sd3_local.pipelines.errors import RequestError
 
@@ -71,12 +74,25 @@ def test_what_does_not_go_together_is_told_and_kept() -> None:
         (preset(("SD3LocalSampler", {}), name=" " * 3, description=5), ["name", "description"]),
         (preset(("SD3LocalSampler", {})) | {"nodes": [{"node": 3}, []]}, ["nodes[0]", "nodes[1]"]),
         (preset(*[("SD3LocalLora", {})] * 51), ["nodes"]),
+        (preset(("SD3LocalSampler", {}), thumbnail=3), ["thumbnail"]),
+        (preset(("SD3LocalSampler", {}), thumbnail="https://a.example/a.png"), ["thumbnail"]),
+        (preset(("SD3LocalSampler", {}), thumbnail="data:image/svg+xml;base64,PHN2Zy8+"), ["thumbnail"]),
+        (preset(("SD3LocalSampler", {}), thumbnail="data:image/png;base64," + "A" * 65536), ["thumbnail"]),
     ],
 )
 def test_what_is_no_preset_is_refused_with_all_that_is_wrong(given: Any, parameters: list[str]) -> None:
     with pytest.raises(RequestError) as error:
         read(given)
     assert [fault.parameter for fault in error.value.faults] == parameters
+
+
+def test_a_preset_may_have_a_small_picture() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "JPEG")
+    given = preset(
+        ("SD3LocalSampler", {"steps": 9}), thumbnail=f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}"
+    )
+    assert read(given).told() == given
 
 
 JSON = st.recursive(
