@@ -95,7 +95,7 @@ class _UntilFirstStep:
     def check(self) -> None:
         pass
 
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
         raise _FirstStep(x0)
 
 

@@ -135,7 +135,7 @@ class Steps:
     def check(self) -> None:
         pass
 
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
         if x0.device.type == "cuda":
             import torch
 

@@ -56,6 +56,11 @@ class Recorder:
         self._slots: dict[tuple[Technique, Hashable], Slot] = {}
         self._totals: dict[Technique, tuple[float, float]] = {}
 
+    @property
+    def reused(self) -> bool:
+        """As of a `CacheRun`: nothing is reused here."""
+        return False
+
     def evaluate(
         self, sigma: float, forwards: Mapping[Hashable, Forward], signature: Hashable = None
     ) -> list[torch.Tensor]:

@@ -82,6 +82,11 @@ class CacheRun:
                 outputs.append(computed.output)
             return outputs
 
+    @property
+    def reused(self) -> bool:
+        """Whether the latest evaluation was reused."""
+        return self.trace.rows[-1].action == "reused"
+
     def begin(self, sigma: float, signature: Hashable = None) -> Evaluation:
         """An evaluation whose passes are taken apart by the caller. See `evaluate`."""
         place = self._steps.place(sigma)

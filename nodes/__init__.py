@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .accelerator import SD3LocalAccelerator
 from .calibrate import SD3LocalCalibrate
+from .compare import SD3LocalCompare
 from .controlnet import SD3LocalControlNet
 from .delivery import SD3LocalDelivery
 from .face_fix import SD3LocalFaceFix
@@ -41,4 +42,5 @@ class SD3LocalExtension(ComfyExtension):
             SD3LocalSafety,
             SD3LocalSampler,
             SD3LocalDelivery,
+            SD3LocalCompare,
         ]

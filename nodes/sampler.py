@@ -83,6 +83,7 @@ class SD3LocalSampler(io.ComfyNode):
         from ..host.progress import ComfyMonitor
         from ..pipelines.generate import generate
         from ..pipelines.parse import parse
+        from ..pipelines.summary import summary
 
         specs = [prompt, *(spec for spec in features.values() if spec is not None)]
         values = (width, height, seed, steps, scheduler, CFGScale, numberResults)
@@ -96,8 +97,10 @@ class SD3LocalSampler(io.ComfyNode):
                 **set_fields(ImageInference, dict(zip(FIELDS, values, strict=True))),
             }
         )
-        result = generate(request, model, ComfyMonitor(model), Materials.merged(spec.materials for spec in specs))
+        monitor = ComfyMonitor(model, request.number_results)
+        result = generate(request, model, monitor, Materials.merged(spec.materials for spec in specs))
         images = torch.stack([picture.pixels for picture in result.pictures])
         latent = torch.stack([picture.latent for picture in result.pictures])
-        shown = ui.PreviewImage(list(result.previews), cls=cls) if result.previews else None
+        shown = ui.PreviewImage(list(result.previews), cls=cls).as_dict() if result.previews else {}
+        shown["sd3local_summary"] = [summary(result)]
         return io.NodeOutput(images, {"samples": latent}, result, str(result.report), ui=shown)

@@ -113,7 +113,7 @@ class Accelerator:
         """What was decided about each step of each canvas."""
         if self._technique is None:
             line = "accelerator: fbCache, teaCache and dbCache are all off, so every step was computed"
-            return [Account("acceleratorOptions", (line,), {"technique": None, "runs": []})]
+            return [Account("acceleratorOptions", (line,), {"technique": None, "runs": []}, (line,))]
         data = {
             "technique": self._technique,
             "calibration": None if self._calibration is None else self._calibration.name,
@@ -121,7 +121,8 @@ class Accelerator:
             "runs": [_as_data(options, trace) for options, trace in self._runs],
         }
         lines = [line for number in range(len(self._runs)) for line in self._lines(number)]
-        return [Account("acceleratorOptions", tuple(lines), data)]
+        told = (note for options, trace in self._runs for note in notes(options, trace, self._calibration))
+        return [Account("acceleratorOptions", tuple(lines), data, tuple(dict.fromkeys(told)))]
 
     @property
     def preview(self) -> torch.Tensor | None:
@@ -180,15 +181,20 @@ def lines(
             f"about {trace.saved_ms / 1000:.2f} s saved: {trace.mean_ms('computed'):.1f} ms a computed evaluation, "
             f"{trace.mean_ms('reused'):.1f} ms a reused one; caches of {trace.cache_bytes / 2**20:.1f} MiB"
         )
-    if not options.window:
-        yield f"none of the {len(trace.steps)} executed steps begins in the window, so nothing could be reused"
+    yield from notes(options, trace, calibration)
     if sampler.evaluations > 1 or sampler.stochastic:
         why = "adds noise" if sampler.stochastic else "evaluates steps twice"
         yield f"{sampler.name} {why}, so work is reused as it was, without a forecast"
-    if not calibration.measured:
-        yield "the limits of error were not calibrated for this model; SD3 Calibrate does that"
     if calibration.note:
         yield calibration.note
+
+
+def notes(options: CacheOptions, trace: Trace, calibration: Calibration) -> Iterator[str]:
+    """What of it a person should know who does not ask."""
+    if not options.window:
+        yield f"none of the {len(trace.steps)} executed steps begins in the window, so nothing could be reused"
+    if not calibration.measured:
+        yield "the limits of error were not calibrated for this model; SD3 Calibrate does that"
 
 
 def summary(trace: Trace) -> str:

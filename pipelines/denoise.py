@@ -89,7 +89,8 @@ class Velocity:
         velocity = self._guided(seen, moment)
         for feature in self._features:
             velocity = feature.correct(x, seen, velocity, moment)
-        self._monitor.step(self._first_step + moment.step + 1, self._total_steps, x - sigma * velocity)
+        reused = self._cache is not None and self._cache.reused
+        self._monitor.step(self._first_step + moment.step + 1, self._total_steps, x - sigma * velocity, reused)
         return velocity
 
     def _step(self, sigma: float) -> int:

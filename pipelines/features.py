@@ -101,8 +101,11 @@ class Feature:
 
 @dataclass(frozen=True)
 class Account:
-    """What one feature did in a run, for the report: `lines` for people, `data` (JSON types) for programs."""
+    """What one feature did in a run, for the report: `lines` for people, `data` (JSON types) for programs. `notes` are
+    those of the lines that are to be seen by who does not ask.
+    """
 
     feature: str
     lines: tuple[str, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -133,6 +133,7 @@ def generate(request: ImageInference, model: Model, monitor: Monitor, materials:
         seeds=tuple(picture.seed for picture in pictures),
         seconds=run.seconds,
         accounts=tuple(run.accounts()),
+        executed=run.executed,
     )
     return Result(request, pictures, report, run.previews)
 
@@ -148,6 +149,7 @@ class _Run:
         self, request: ImageInference, chosen: Scheduler, model: Model, monitor: Monitor, materials: Materials
     ):
         self.seconds: dict[str, float] = {"load": 0.0}
+        self.executed = 0
         self._request = request
         self._scheduler = chosen
         self._model = model
@@ -256,6 +258,7 @@ class _Run:
                     self._monitor,
                 )
             )
+        self.executed += self._steps
         with self._stage("decode"):
             pixels = self._model.decode(latent, self._monitor)
             if start.mask is not None:
@@ -319,6 +322,7 @@ class _Run:
             ),
             self._monitor,
         )
+        self.executed += len(left) - 1
         return self._model.decode(latents.to_vae(latent), self._monitor)
 
     @contextmanager

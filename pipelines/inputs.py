@@ -209,7 +209,7 @@ def account(request: ImageInference, made: Sequence[Start], steps: int) -> Accou
     start = made[0]
     if start.picture is None:
         return None
-    lines = [f"seed image: strength {start.strength:g}, {steps} of {request.steps} steps"]
+    lines, notes = [f"seed image: strength {start.strength:g}, {steps} of {request.steps} steps"], ()
     data: dict[str, object] = {"strength": start.strength, "steps": steps}
     if start.is_kept:
         lines = ["seed image: kept as it is, " + ("strength is 0" if start.strength == 0 else "the mask is black")]
@@ -225,5 +225,5 @@ def account(request: ImageInference, made: Sequence[Start], steps: int) -> Accou
             )
             data["crop"] = {**box._asdict(), "width": canvas.painted_width, "height": canvas.painted_height}
     elif request.mask_margin is not None:
-        lines.append("maskMargin has no effect without a mask")
-    return Account("inputs", tuple(lines), data)
+        notes = ("maskMargin has no effect without a mask",)
+    return Account("inputs", (*lines, *notes), data, notes)

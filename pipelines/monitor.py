@@ -13,9 +13,9 @@ class Monitor(Protocol):
         """Called between pieces of work. Raises when the run is to stop."""
         ...
 
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
-        """`done` of `total` steps have run; `x0` is the picture foreseen now, [1, 16, height / 8, width / 8] in model
-        space.
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
+        """`done` of `total` steps have run, the last of them `reused` or computed; `x0` is the picture foreseen now,
+        [1, 16, height / 8, width / 8] in model space.
         """
         ...
 
@@ -26,5 +26,5 @@ class Unwatched:
     def check(self) -> None:
         pass
 
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
         pass

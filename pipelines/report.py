@@ -26,6 +26,19 @@ class Report:
     seconds: Mapping[str, float]
     accounts: tuple[Account, ...] = ()
     """What each feature did, in the order in which they act."""
+    executed: int = 0
+    """Steps that were run, of all results and of faces that were painted again."""
+
+    @property
+    def reused(self) -> int:
+        """How many of the executed steps an accelerator did not compute."""
+        return sum(run["reused"] for account in self.accounts for run in account.data.get("runs", ()))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know without asking."""
+        told = [note for account in self.accounts for note in account.notes]
+        return (*told, self.scheduler.notice) if self.scheduler.notice else tuple(told)
 
     def __str__(self) -> str:
         guidance = f"guidance {self.guidance_scale:g}" if self.guided else "no guidance"

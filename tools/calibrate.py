@@ -97,7 +97,7 @@ class _Bar:
     def check(self) -> None:
         pass
 
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
         self._display.line(f"{self._name} [{'#' * (BAR * done // total):<{BAR}}] {done} of {total} steps")
         if done == total:
             self._display.end()

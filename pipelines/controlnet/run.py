@@ -84,10 +84,10 @@ class ControlNets:
             told += f" ({steps[0] + 1} to {steps[-1] + 1})"
         else:
             told += "not run, " + ("its weight is 0" if entry.weight == 0 else "no step lies in its window")
-        lines, warnings = [told], []
+        warnings = []
         if steps and not suits(file.shape, self._model):
             warnings.append("made for another model of the same width; expect little of it")
         if steps and file.shape.inpaints and not self._hints.has_mask(entry.guide_image):
             warnings.append("an inpainting net without a mask: it keeps all that the guide image shows")
-        lines += [f"ControlNet {file.name}: {warning}" for warning in warnings]
-        return Account("controlNet", tuple(lines), {**data, "warnings": warnings})
+        notes = tuple(f"ControlNet {file.name}: {warning}" for warning in warnings)
+        return Account("controlNet", (told, *notes), {**data, "warnings": warnings}, notes)

@@ -63,7 +63,8 @@ class FaceFix:
             "strength": self._options.strength,
             "results": self._results,
         }
-        return [Account("ultralytics", tuple(lines), data)]
+        notes = [line for result in self._results if not result["faces"] for line in self._lines(result)]
+        return [Account("ultralytics", tuple(lines), data, tuple(notes))]
 
     def _area(self, face: Found, picture: torch.Tensor) -> FaceArea:
         height, width = picture.shape[:2]

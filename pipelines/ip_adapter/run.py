@@ -91,8 +91,8 @@ class IPAdapters:
             told += f" in {len(blocks)} of {len(weights)} blocks and {len(steps)} steps, {images} guide "
             told += f"images by {entry.combine_method}" if images > 1 else "image"
         warnings = [message for message in (_unused(entry),) if message is not None]
-        lines = [told, *(f"IP-Adapter {file.name}: {warning}" for warning in warnings)]
-        return Account("ipAdapters", tuple(lines), {**data, "warnings": warnings})
+        notes = tuple(f"IP-Adapter {file.name}: {warning}" for warning in warnings)
+        return Account("ipAdapters", (told, *notes), {**data, "warnings": warnings}, notes)
 
 
 def _unused(entry: IPAdapter) -> str | None:

@@ -224,7 +224,7 @@ def test_a_cancelled_run_leaves_nothing(nano, materials) -> None:
         pass
 
     class Cancelling(Unwatched):
-        def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+        def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
             if done == 3:
                 raise Cancelled
 

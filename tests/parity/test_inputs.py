@@ -262,7 +262,7 @@ def test_the_steps_that_run_are_counted(model: Model, picture: torch.Tensor) -> 
     seen: list[tuple[int, int]] = []
 
     class Seen(Unwatched):
-        def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+        def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
             seen.append((done, total))
 
     name = "test:seed"

@@ -186,7 +186,7 @@ class Stop(BaseException):
 
 
 class Stopping(Unwatched):
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
         raise Stop
 
 

@@ -265,7 +265,7 @@ class StopAt(Unwatched):
     def __init__(self, step: int):
         self.left = step
 
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
         self.left -= 1
         if not self.left:
             raise Stop

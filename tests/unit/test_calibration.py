@@ -53,7 +53,7 @@ class StopsAt(Unwatched):
     def __init__(self, step: int):
         self._step = step
 
-    def step(self, done: int, total: int, x0: torch.Tensor) -> None:
+    def step(self, done: int, total: int, x0: torch.Tensor, reused: bool) -> None:
         if done == self._step:
             raise Stopped
 
@@ -243,7 +243,7 @@ def test_a_calibration_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> N
     assert not list(folder.glob("*.json"))
     steps = []
     watching = Unwatched()
-    watching.step = lambda done, total, x0: steps.append((done, total))
+    watching.step = lambda done, total, x0, reused: steps.append((done, total))
     resumed = calibrate(model, SETTINGS, folder, watching, again=True)
     # Two prompts of twelve steps were done.
     assert steps == [(done, 36) for done in range(25, 37)]

@@ -29,7 +29,7 @@ class Seen(Unwatched):
         self.steps: list[tuple[int, int]] = []
         self.foreseen: list[torch.Tensor] = []
 
-    def step(self, done, total, x0):
+    def step(self, done, total, x0, reused):
         self.steps.append((done, total))
         self.foreseen.append(x0)
 
