@@ -1,1 +1,1 @@
-"""Makes the example workflows, their thumbnails and the pictures of the help pages."""
+"""Makes the example workflows and blueprints, their thumbnails and the pictures of the help pages."""

@@ -1,8 +1,9 @@
-"""Makes the example workflows on the embedded model: `python -m tools.examples [NAME ...]`.
+"""Makes the example workflows: `python -m tools.examples [NAME ...]`.
 
 Each is written as the editor saves it, run in a real ComfyUI, and its last picture becomes the thumbnail; all of its
-pictures side by side show on the help page of the node that it is about. SD3 Native Accelerator, whose graphs need a
-checkpoint, has a picture alone.
+pictures side by side show on the help page of the node that it is about. The hosted API's example requests, which need
+a checkpoint, have their graph as thumbnail, and SD3 Native Accelerator a picture alone. Blueprints of subgraphs are
+written too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -21,19 +23,22 @@ from tools.pack import ROOT
 from tools.starter.workflow import to_prompt
 
 from . import native
+from .blueprints import BLUEPRINTS
+from .diagram import diagram
 from .editor import Graph
 from .graphs import EXAMPLES
+from .requests import REQUESTS, request
 
-WORKFLOWS, PAGES = ROOT / "example_workflows", ROOT / "web" / "docs"
+WORKFLOWS, PAGES, SUBGRAPHS = ROOT / "example_workflows", ROOT / "web" / "docs", ROOT / "subgraphs"
 HELPED = {
-    "nano-image-to-image": "SD3LocalInputs",
-    "nano-inpaint": "SD3LocalInputs-mask",
-    "nano-outpaint": "SD3LocalOutpaint",
-    "nano-lora": "SD3LocalLora",
-    "nano-controlnet": "SD3LocalControlNet",
-    "nano-ip-adapter": "SD3LocalIPAdapter",
-    "nano-face-fix": "SD3LocalFaceFix",
-    "nano-accelerator": "SD3LocalAccelerator",
+    "SD3 image to image": "SD3LocalInputs",
+    "SD3 inpaint": "SD3LocalInputs-mask",
+    "SD3 outpaint": "SD3LocalOutpaint",
+    "SD3 LoRA": "SD3LocalLora",
+    "SD3 ControlNet": "SD3LocalControlNet",
+    "SD3 IP-Adapter": "SD3LocalIPAdapter",
+    "SD3 face fix": "SD3LocalFaceFix",
+    "SD3 accelerator": "SD3LocalAccelerator",
 }
 """The picture of the help pages that an example's pictures make."""
 
@@ -45,35 +50,56 @@ SCALE, GAP, QUALITY = 2, 8, 90
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.examples", description=__doc__)
-    known = [*EXAMPLES, NATIVE]
+    known = [*EXAMPLES, *REQUESTS, *BLUEPRINTS, NATIVE]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all without one")
-    names = parser.parse_args().names or known
+    names = list(dict.fromkeys(parser.parse_args().names or known))
+    if unknown := set(names) - set(known):
+        parser.error(f"no example is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if NATIVE in names:
         page = PAGES / "SD3LocalNativeAccelerator.jpg"
         save(native.pictures(), page)
         print(page, flush=True)
-    if workflows := [name for name in names if name != NATIVE]:
+    if of_a_host := [name for name in names if name != NATIVE]:
         with tempfile.TemporaryDirectory() as base, ComfyHost(Path(base)) as host:
-            for name in workflows:
+            for name in of_a_host:
                 make(host, name)
-                print(WORKFLOWS / f"{name}.json", flush=True)
+                print(name, flush=True)
 
 
 def make(host: ComfyHost, name: str) -> None:
-    """Writes one example. Raises SystemExit where it does not run."""
+    """Writes all that is called `name`: a workflow and a blueprint may have the same name."""
     info = host.object_info()
-    graph = Graph(info)
-    EXAMPLES[name](graph, name)
-    workflow = graph.saved(name)
+    if name in EXAMPLES:
+        graph = Graph(info)
+        EXAMPLES[name](graph, name)
+        pictures = painted(host, name, workflow := graph.saved(name), info)
+        write(workflow, WORKFLOWS / f"{name}.json")
+        enlarged(pictures[-1]).save(WORKFLOWS / f"{name}.jpg", quality=QUALITY)
+        if name in HELPED:
+            save(pictures, PAGES / f"{HELPED[name]}.jpg")
+    if name in REQUESTS:
+        graph = Graph(info)
+        request(graph, name)
+        write(workflow := graph.saved(name), WORKFLOWS / f"{name}.json")
+        given = REQUESTS[name]
+        caption = f"{given['width']} x {given['height']}, {given['steps']} steps, SD3 Medium"
+        diagram(workflow, given["positivePrompt"], caption).save(WORKFLOWS / f"{name}.jpg", quality=QUALITY)
+    if name in BLUEPRINTS:
+        write(BLUEPRINTS[name](Graph(info), name), SUBGRAPHS / f"{name}.json")
+
+
+def painted(host: ComfyHost, name: str, workflow: Mapping[str, Any], info: Mapping[str, Any]) -> list[Image.Image]:
+    """The pictures that a workflow shows, in the order of its nodes. Raises SystemExit where it does not run."""
     run = host.run(to_prompt(workflow, info), timeout=1200)
     if run.status != "success":
         raise SystemExit(f"{name}: {run.error}")
     nodes = sorted((int(key), output["images"]) for key, output in run.outputs.items() if output.get("images"))
-    pictures = [Image.open(io.BytesIO(host.view(image))).convert("RGB") for _, images in nodes for image in images]
-    (WORKFLOWS / f"{name}.json").write_text(json.dumps(workflow, indent=1) + "\n", encoding="utf-8")
-    enlarged(pictures[-1]).save(WORKFLOWS / f"{name}.jpg", quality=QUALITY)
-    if name in HELPED:
-        save(pictures, PAGES / f"{HELPED[name]}.jpg")
+    return [Image.open(io.BytesIO(host.view(image))).convert("RGB") for _, images in nodes for image in images]
+
+
+def write(graph: Mapping[str, Any], file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(graph, indent=1) + "\n", encoding="utf-8")
 
 
 def save(pictures: Sequence[Image.Image], page: Path) -> None:

@@ -1,21 +1,23 @@
-"""Graphs in the form in which ComfyUI's editor saves them."""
+"""Graphs in the form in which ComfyUI's editor saves them: workflows, and blueprints of subgraphs."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tools.starter.workflow import is_widget, specs
 
-COLUMN, GAP = 380, 40
-TOP = 60
-ROW, HEADER, TEXT = 26, 40, 170
-NOTE_SIZE = (COLUMN, 200)
+from .layout import ADD_ONS, COLUMN, SECTIONS, arrange, size
+
 # The layout of ComfyUI 0.3.75's frontend.
 FRONTEND = {"workflowRendererVersion": "LG", "frontendVersion": "1.32.9"}
 NAMESPACE = uuid.UUID("5d3c0a11-8f1e-4d2c-9a43-0b7a54c3e1f0")
+# The editor's own numbers for what a subgraph takes and gives.
+INPUT, OUTPUT = -10, -20
+SLOT, SLOTS_WIDTH, SLOTS_APART = 20, 160, 120
+LINE, NOTE_LINE, CHARACTERS = 26, 20, 56
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Node:
     number: int
     kind: str
     title: str | None
+    section: str
     given: dict[str, Any]
-    column: int
 
     def __getitem__(self, slot: int) -> Output:
         return Output(self.number, slot)
@@ -40,55 +42,140 @@ class Node:
 
 @dataclass
 class Graph:
-    """A graph of the nodes that a host has; `object_info` is what the host says of them.
-
-    Nodes stand in columns, each to the right of all that it takes from, in the order in which they were added.
-    """
+    """A graph of the nodes that a host has; `object_info` is what the host says of them."""
 
     object_info: Mapping[str, Any]
     nodes: list[Node] = field(default_factory=list)
     note: str = ""
 
-    def add(self, kind: str, title: str | None = None, **given: Any) -> Node:
-        """A node; `given` are its inputs by name: an `Output` is a link, all else a widget's value."""
+    def add(self, kind: str, title: str | None = None, section: str | None = None, **given: Any) -> Node:
+        """A node, in the group `section`; `given` are its inputs by name: an `Output` is a link, all else a widget's
+        value.
+        """
         known = specs(self.object_info[kind])
-        unknown = set(given) - set(known)
-        if unknown:
+        if unknown := set(given) - set(known):
             raise ValueError(f"{kind} has no inputs {sorted(unknown)}")
-        before = [self.nodes[value.node - 1].column for value in given.values() if isinstance(value, Output)]
-        node = Node(len(self.nodes) + 1, kind, title, given, max(before, default=-1) + 1)
+        node = Node(len(self.nodes) + 1, kind, title, section or SECTIONS.get(kind, ADD_ONS), given)
         self.nodes.append(node)
         return node
 
     def saved(self, name: str) -> dict[str, Any]:
         """The workflow as the editor saves it; the same name has the same id every time."""
-        links: list[list[Any]] = []
-        nodes = [self._node(node, links) for node in self.nodes]
-        for node in nodes:
-            for slot, output in enumerate(node["outputs"]):
-                output["links"] = [link[0] for link in links if link[1:3] == [node["id"], slot]] or None
+        nodes, links = self._parts()
         if self.note:
-            nodes.append(self._note(len(nodes) + 1))
-        self._place(nodes)
+            nodes.append(self._note(name, len(nodes) + 1))
+        groups = arrange(nodes, links, {node.number: node.section for node in self.nodes})
         return {
-            "id": str(uuid.uuid5(NAMESPACE, name)),
+            "id": _id(name),
             "revision": 0,
             "last_node_id": len(nodes),
             "last_link_id": len(links),
             "nodes": nodes,
             "links": links,
-            "groups": [],
+            "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 1, "offset": [0, 0]}, **FRONTEND},
+            "extra": {"ds": {"scale": 0.6, "offset": [60, 160]}, **FRONTEND},
             "version": 0.4,
         }
 
+    def blueprint(
+        self, name: str, exposed: Mapping[str, tuple[Node, str]], given: Mapping[str, Output], aliases: Sequence[str]
+    ) -> dict[str, Any]:
+        """A workflow of one node that holds this graph, for the editor's library of nodes; the note describes it.
+
+        `exposed` are its inputs, widgets or sockets of the nodes within, and `given` its outputs, by their labels.
+        """
+        nodes, links = self._parts()
+        groups = arrange(nodes, links, {node.number: node.section for node in self.nodes})
+        by_number = {node["id"]: node for node in nodes}
+        inputs, outer_inputs, outputs = [], [], []
+        for label, (node, socket) in exposed.items():
+            sockets = by_number[node.number]["inputs"]
+            slot = next(number for number, each in enumerate(sockets) if each["name"] == socket)
+            links.append([len(links) + 1, INPUT, len(inputs), node.number, slot, sockets[slot]["type"]])
+            sockets[slot]["link"] = len(links)
+            told = {"name": label, "type": sockets[slot]["type"]}
+            inputs.append({"id": _id(f"{name} takes {label}"), **told, "linkIds": [len(links)]})
+            widget = {"widget": {"name": label}} if "widget" in sockets[slot] else {}
+            outer_inputs.append({**told, **widget, "link": None})
+        for label, output in given.items():
+            made = by_number[output.node]["outputs"][output.slot]
+            links.append([len(links) + 1, output.node, output.slot, OUTPUT, len(outputs), made["type"]])
+            made["links"] = [*(made["links"] or []), len(links)]
+            outputs.append(
+                {"id": _id(f"{name} gives {label}"), "name": label, "type": made["type"], "linkIds": [len(links)]}
+            )
+        right = max(group["bounding"][0] + group["bounding"][2] for group in groups)
+        definition = {
+            "id": _id(f"the subgraph {name}"),
+            "version": 1,
+            "state": {
+                "lastGroupId": len(groups),
+                "lastNodeId": len(nodes),
+                "lastLinkId": len(links),
+                "lastRerouteId": 0,
+            },
+            "revision": 0,
+            "config": {},
+            "name": name,
+            "description": self.note,
+            "inputNode": {"id": INPUT, "bounding": _bounding(-SLOTS_WIDTH - SLOTS_APART, len(inputs))},
+            "outputNode": {"id": OUTPUT, "bounding": _bounding(right + SLOTS_APART, len(outputs))},
+            "inputs": inputs,
+            "outputs": outputs,
+            "widgets": [],
+            "nodes": nodes,
+            "groups": groups,
+            "links": [
+                dict(zip(("id", "origin_id", "origin_slot", "target_id", "target_slot", "type"), link, strict=True))
+                for link in links
+            ],
+            "extra": {"workflowRendererVersion": FRONTEND["workflowRendererVersion"]},
+        }
+        holder = {
+            "id": 1,
+            "type": definition["id"],
+            "pos": [0, 0],
+            "size": [COLUMN, LINE * (len(inputs) + 2)],
+            "flags": {},
+            "order": 0,
+            "mode": 0,
+            "inputs": outer_inputs,
+            "outputs": [{"name": each["name"], "type": each["type"], "links": []} for each in outputs],
+            "title": name,
+            "properties": {},
+            "widgets_values": [],
+        }
+        return {
+            "id": _id(name),
+            "revision": 0,
+            "last_node_id": 1,
+            "last_link_id": 0,
+            "nodes": [holder],
+            "links": [],
+            "groups": [],
+            "definitions": {"subgraphs": [definition]},
+            "config": {},
+            "extra": {"BlueprintDescription": self.note, "BlueprintSearchAliases": list(aliases), **FRONTEND},
+            "version": 0.4,
+        }
+
+    def _parts(self) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+        links: list[list[Any]] = []
+        nodes = [self._node(node, links) for node in self.nodes]
+        for node in nodes:
+            for slot, output in enumerate(node["outputs"]):
+                output["links"] = [link[0] for link in links if link[1:3] == [node["id"], slot]] or None
+        return nodes, links
+
     def _node(self, node: Node, links: list[list[Any]]) -> dict[str, Any]:
         info = self.object_info[node.kind]
-        sockets, values = [], []
+        sockets, widgets, values = [], [], []
         for name, (kind, options) in specs(info).items():
             value = node.given.get(name)
             if is_widget(kind, options):
+                type_ = "COMBO" if isinstance(kind, list) else kind
+                widgets.append({"name": name, "type": type_, "widget": {"name": name}, "link": None})
                 values.append(_first(kind, options) if value is None else value)
                 if options.get("control_after_generate"):
                     values.append("fixed")
@@ -106,23 +193,25 @@ class Graph:
             "id": node.number,
             "type": node.kind,
             "pos": [0, 0],
-            "size": list(self._size(node)),
+            "size": list(size(node.kind, info)),
             "flags": {},
             "order": node.number - 1,
             "mode": 0,
-            "inputs": sockets,
+            "inputs": sockets + widgets,
             "outputs": outputs,
             **({"title": node.title} if node.title else {}),
             "properties": {"Node name for S&R": node.kind},
             "widgets_values": values,
         }
 
-    def _note(self, number: int) -> dict[str, Any]:
+    def _note(self, name: str, number: int) -> dict[str, Any]:
+        text = f"## {name}\n\n{self.note}"
+        lines = sum(1 + len(line) // CHARACTERS for line in text.splitlines())
         return {
             "id": number,
             "type": "MarkdownNote",
             "pos": [0, 0],
-            "size": list(NOTE_SIZE),
+            "size": [COLUMN, NOTE_LINE * (lines + 2)],
             "flags": {},
             "order": number - 1,
             "mode": 0,
@@ -130,31 +219,23 @@ class Graph:
             "outputs": [],
             "title": "About",
             "properties": {},
-            "widgets_values": [self.note],
+            "widgets_values": [text],
             "color": "#432",
             "bgcolor": "#653",
         }
 
-    def _size(self, node: Node) -> tuple[int, int]:
-        height = HEADER
-        sockets = 0
-        for _, (kind, options) in specs(self.object_info[node.kind]).items():
-            if not is_widget(kind, options):
-                sockets += 1
-            elif options.get("multiline"):
-                height += TEXT
-            else:
-                height += ROW * (2 if options.get("control_after_generate") else 1)
-        height += ROW * max(sockets, len(self.object_info[node.kind]["output"]))
-        shows_pictures = self.object_info[node.kind].get("output_node") and node.kind != "PreviewAny"
-        return COLUMN, height + (COLUMN if shows_pictures else TEXT if node.kind == "PreviewAny" else 0)
 
-    def _place(self, nodes: list[dict[str, Any]]) -> None:
-        bottoms: dict[int, int] = {}
-        for node in nodes:
-            column = self.nodes[node["id"] - 1].column if node["id"] <= len(self.nodes) else 0
-            node["pos"] = [GAP + column * (COLUMN + 2 * GAP), bottoms.get(column, TOP)]
-            bottoms[column] = node["pos"][1] + node["size"][1] + 2 * GAP
+def prefix(name: str) -> str:
+    """What the files of the pictures of the workflow `name` begin with."""
+    return f"sd3-local/{name.removeprefix('SD3 ').replace(' ', '-')}"
+
+
+def _id(name: str) -> str:
+    return str(uuid.uuid5(NAMESPACE, name))
+
+
+def _bounding(left: float, slots: int) -> list[float]:
+    return [left, 0, SLOTS_WIDTH, SLOT * (slots + 2)]
 
 
 def _first(kind: Any, options: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from .host import Host, failure, images
 from .websocket import WebSocket
 from .workflow import to_prompt
 
-WORKFLOW = "nano-text-to-image"
+WORKFLOW = "SD3 text to image"
 ENDINGS = {"execution_success", "execution_error", "execution_interrupted"}
 
 
