@@ -2,7 +2,8 @@
 
 import { app } from "./comfy.mjs"
 import { button } from "./dom.mjs"
-import { Judge, Judged } from "./widgets_check.mjs"
+import { call } from "./server.mjs"
+import { Judge, Judged, PAUSE } from "./widgets_check.mjs"
 import { paintMask, paintable } from "./widgets_mask.mjs"
 import { kindOf, onChange } from "./widgets_node.mjs"
 import { OutpaintFrame } from "./widgets_outpaint.mjs"
@@ -29,10 +30,10 @@ const HELPERS = {
   SD3LocalOutpaint: OutpaintFrame
 }
 
-const judge = new Judge()
+const judge = new Judge(async (nodes) => (await call("/check", { body: { nodes } })).nodes)
 
-/** What looks at a node anew. @type {WeakMap<Node, () => void>} */
-const looks = new WeakMap()
+/** @type {WeakMap<Node, Panel>} */
+const panels = new WeakMap()
 
 /**
  * The button under SD3 Inputs that opens the mask editor, there while a node with a picture is connected.
@@ -54,6 +55,7 @@ function maskButton(node, panel) {
 function help(node) {
   const kind = kindOf(node)
   const panel = new Panel(node)
+  panels.set(node, panel)
   const helper =
     kind === "SD3LocalInputs" ? maskButton(node, panel) : HELPERS[kind] && new HELPERS[kind](node, panel)
   const judged = new Judged(node, panel)
@@ -61,30 +63,26 @@ function help(node) {
     helper?.look()
     judge.look(judged)
   }
-  looks.set(node, look)
   onChange(node, look)
+  // A workflow that is being opened gives its values and links only now.
+  setTimeout(look)
 }
 
 export const widgets = {
   name: "sd3local.widgets",
-  /** @param {Node} node */
-  nodeCreated(node) {
-    if (JUDGED.has(kindOf(node))) {
-      help(node)
-      looks.get(node)?.()
-    }
+  setup() {
+    app.canvas.canvas.addEventListener("litegraph:set-graph", () => {
+      // The editor shows the other graph's nodes only then.
+      setTimeout(() => app.canvas.graph?.nodes.forEach((node) => panels.get(node)?.mount()), PAUSE)
+    })
   },
   /** @param {Node} node */
-  loadedGraphNode(node) {
-    looks.get(node)?.()
+  nodeCreated(node) {
+    if (JUDGED.has(kindOf(node))) help(node)
   },
   /** @param {Node} node */
   getNodeMenuItems(node) {
     if (kindOf(node) !== "SD3LocalInputs") return []
     return [{ content: t("Paint the mask"), callback: () => void paintMask(node) }]
-  },
-  afterConfigureGraph() {
-    // Links are there only now.
-    for (const node of app.rootGraph?.nodes ?? app.graph.nodes) looks.get(node)?.()
   }
 }

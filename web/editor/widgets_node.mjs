@@ -1,24 +1,9 @@
 /**
- * What the widgets' helpers know of ComfyUI's nodes: the part that both frontends have.
+ * What the widgets' helpers ask of ComfyUI's nodes.
  *
- * @typedef {{
- *   name: string, type: string, value: any, label?: string, disabled?: boolean, serialize?: boolean,
- *   options: Record<string, any>, callback?: (...args: any[]) => any,
- *   computeSize?: (width?: number) => [number, number], computeLayoutSize?: unknown
- * }} Widget
- * @typedef {{ name: string, link?: number | null, widget?: { name: string } }} Input
- * @typedef {{
- *   id: number | string, type: string, comfyClass?: string, title: string, widgets?: Widget[], inputs?: Input[],
- *   outputs?: { name: string, type: string, links?: number[] | null }[], size: [number, number], imgs?: HTMLImageElement[],
- *   graph: any, onConnectionsChange?: (...args: any[]) => any, onResize?: (...args: any[]) => any,
- *   setSize: (size: [number, number]) => void, computeSize: () => [number, number],
- *   isInputConnected: (slot: number) => boolean, getInputNode: (slot: number) => Node | null,
- *   getOutputNodes: (slot: number) => Node[] | null, connect: (slot: number, node: Node, input: string | number) => any,
- *   addDOMWidget: (name: string, type: string, element: HTMLElement, options?: object) => Widget
- * }} Node
+ * @typedef {import("../../../scripts/app.js").IWidget} Widget
+ * @typedef {import("../../../scripts/app.js").LGraphNode} Node
  */
-
-import { app } from "./comfy.mjs"
 
 /**
  * @param {Node} node
@@ -57,24 +42,6 @@ export function sourceOf(node, name) {
   if (!node.graph) return null
   const slot = (node.inputs ?? []).findIndex((input) => (input.widget?.name ?? input.name) === name)
   return slot < 0 ? null : node.getInputNode(slot)
-}
-
-/**
- * Sets widgets as a person would, in one step that one undo takes back. What another node gives is left alone.
- * @param {Node} node
- * @param {Record<string, unknown>} values by the widgets' names
- */
-export function setValues(node, values) {
-  const linked = linkedInputs(node)
-  node.graph?.beforeChange?.(node)
-  for (const [name, value] of Object.entries(values)) {
-    const widget = widgetOf(node, name)
-    if (widget === undefined || linked.includes(name) || widget.value === value) continue
-    widget.value = value
-    widget.callback?.(value, app.canvas, node)
-  }
-  node.graph?.afterChange?.(node)
-  node.graph?.setDirtyCanvas?.(true, true)
 }
 
 /**

@@ -1,7 +1,9 @@
 /** The seed image in its new frame, with a handle on each side that says how far it grows there. */
 
 import { button, element } from "./dom.mjs"
-import { linkedInputs, setValues, sourceOf, widgetOf } from "./widgets_node.mjs"
+import { asOneStep } from "./graph.mjs"
+import { linkedInputs, sourceOf, widgetOf } from "./widgets_node.mjs"
+import { setValues } from "./widgets_values.mjs"
 import { t } from "./words.mjs"
 
 /** @import { Node } from "./widgets_node.mjs" */
@@ -20,6 +22,14 @@ const ROOM = { width: 240, height: 150 }
 
 /** The size of a picture that is not known yet. */
 const ASSUMED = { width: 1024, height: 1024 }
+
+/**
+ * @param {Side} side
+ * @returns {string}
+ */
+function nameOf(side) {
+  return { top: t("top"), right: t("right"), bottom: t("bottom"), left: t("left") }[side]
+}
 
 /** Looks for a picture that is not there yet, and the milliseconds between them. */
 const PATIENCE = 20
@@ -85,7 +95,7 @@ export class OutpaintFrame {
     this.#node = node
     this.#panel = panel
     for (const side of SIDES) {
-      const handle = element("div", { className: `handle ${side}`, tabIndex: 0, ariaLabel: t(side) })
+      const handle = element("div", { className: `handle ${side}`, tabIndex: 0, ariaLabel: nameOf(side) })
       handle.setAttribute("role", "slider")
       handle.onpointerdown = (event) => this.#drag(side, event)
       handle.onkeydown = (event) => this.#press(side, event)
@@ -164,7 +174,7 @@ export class OutpaintFrame {
     for (const side of SIDES) {
       const handle = this.#handles[side]
       handle.hidden = linked.includes(side)
-      handle.title = `${t(side)}: ${margins[side]} px`
+      handle.title = `${nameOf(side)}: ${margins[side]} px`
       handle.setAttribute("aria-valuenow", String(margins[side]))
     }
   }
@@ -190,6 +200,8 @@ export class OutpaintFrame {
     }
     handle.onpointerup = handle.onpointercancel = () => {
       handle.onpointermove = handle.onpointerup = handle.onpointercancel = null
+      // All of the way is one step, which ends here.
+      asOneStep(() => {})
     }
   }
 
@@ -202,7 +214,7 @@ export class OutpaintFrame {
     if (steps === undefined) return
     event.preventDefault()
     event.stopPropagation()
-    this.#set(side, this.#margins()[side] + steps * STEP)
+    asOneStep(() => this.#set(side, this.#margins()[side] + steps * STEP))
   }
 
   /**
@@ -218,7 +230,8 @@ export class OutpaintFrame {
 
   #setSize() {
     const sampler = samplerOf(this.#node)
-    if (sampler) setValues(sampler, grown(this.#sizeOf(seedSource(sampler)?.imgs?.[0]), this.#margins()))
+    const picture = this.#sizeOf(seedSource(sampler)?.imgs?.[0])
+    if (sampler) asOneStep(() => setValues(sampler, grown(picture, this.#margins())))
     this.look()
   }
 }

@@ -57,6 +57,14 @@ export class Panel {
     return made
   }
 
+  /** Nodes 2.0 go on showing the panel of an earlier node with this one's number, such as that from before an undo. */
+  mount() {
+    const { graph, id } = this.#node
+    if (!graph || graph !== app.canvas.graph) return
+    const shown = document.querySelector(`[data-node-id="${id}"] .sd3local-panel`)
+    if (shown !== null && shown !== this.#root) shown.replaceWith(this.#root)
+  }
+
   /**
    * Shows which of the node's widgets have no effect.
    * @param {Set<Widget>} widgets
@@ -93,6 +101,7 @@ export class Panel {
 
   /** Takes the room that is needed now, no more and no less. */
   fit() {
+    this.mount()
     const height = this.#measured()
     if (height === this.#height) return
     const node = this.#node

@@ -70,6 +70,7 @@ export interface LGraph {
 }
 
 export interface LGraphCanvas {
+  canvas: HTMLCanvasElement
   graph: LGraph | null
   selected_nodes?: Record<string, LGraphNode>
   selectedItems?: Set<unknown>
