@@ -22,7 +22,8 @@ export function isOurs(node) {
 
 /** @returns {LGraphNode[]} the selected nodes of the pack, in the order in which they run */
 export function selected() {
-  return inOrder(Object.values(app.canvas.selected_nodes ?? {}))
+  // Groups can be selected too.
+  return inOrder([...app.canvas.selectedItems].flatMap((item) => ("comfyClass" in item ? [item] : [])))
 }
 
 /** @returns {LGraphNode[]} the pack's nodes of the graph that is open, in the order in which they run */
@@ -54,7 +55,8 @@ export function inputsOf(node) {
  * @returns {boolean} whether the input's value comes from another node
  */
 export function isLinked(node, name) {
-  return (node.inputs ?? []).some((input) => input.widget?.name === name && input.link != null)
+  const slot = (node.inputs ?? []).findIndex((input) => input.widget?.name === name)
+  return slot >= 0 && node.isInputConnected(slot)
 }
 
 /**

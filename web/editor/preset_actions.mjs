@@ -10,8 +10,8 @@
 import { app } from "./comfy.mjs"
 import { button, dialog, download, element, open } from "./dom.mjs"
 import { all, asOneStep, choicesOf, inputsOf, isLinked, selected, setValue, valuesOf } from "./graph.mjs"
-import { plan } from "./preset_plan.mjs"
-import { FORMAT, add, judge, replace, slug, written } from "./preset_store.mjs"
+import { plan, slug } from "./preset_plan.mjs"
+import { FORMAT, add, judge, replace, written } from "./preset_store.mjs"
 import { Refused, messages } from "./server.mjs"
 import { ask, showList, toast } from "./tell.mjs"
 import { pictureOf } from "./thumbnail.mjs"
@@ -199,5 +199,5 @@ export function choose(presets, nodes) {
 /** @returns {LGraphNode[]} what a command is about: the selected nodes, else all of the pack's */
 export function meant() {
   const nodes = selected()
-  return nodes.length || app.canvas.selectedItems?.size ? nodes : all()
+  return nodes.length || app.canvas.selectedItems.size ? nodes : all()
 }

@@ -40,6 +40,15 @@ export function plan(preset, targets) {
 }
 
 /**
+ * @param {string} name
+ * @returns {string} a file's name on every system
+ */
+export function slug(name) {
+  const plain = name.normalize("NFKC").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-")
+  return plain.slice(0, 60).replace(/^-+|-+$/g, "") || "preset"
+}
+
+/**
  * @param {unknown[]} of
  * @param {number} missing
  * @param {string} kind

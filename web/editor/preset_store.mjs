@@ -7,6 +7,7 @@
  */
 
 import { app } from "./comfy.mjs"
+import { slug } from "./preset_plan.mjs"
 import { Refused, call } from "./server.mjs"
 import { t } from "./words.mjs"
 
@@ -105,13 +106,4 @@ async function write(file, preset, overwrite) {
 /** @param {Response} response */
 function refusal(response) {
   return t("The server answered {status}.", { status: `${response.status} ${response.statusText}` })
-}
-
-/**
- * @param {string} name
- * @returns {string} a file's name on every system
- */
-export function slug(name) {
-  const plain = name.normalize("NFKC").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "")
-  return plain.slice(0, 60) || "preset"
 }

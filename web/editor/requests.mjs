@@ -141,7 +141,7 @@ async function requestIn(file) {
  */
 async function openFile(file) {
   if (isPicture(file)) {
-    const { workflow, prompt, request } = await told(file).catch(() => ({}))
+    const { workflow, prompt, request } = await told(file).catch(() => /** @type {Record<string, any>} */ ({}))
     if (workflow) await app.loadGraphData(workflow, true, true, file.name.replace(/\.\w+$/, ""))
     else if (request) await openRequests(request)
     else if (prompt) await app.loadApiJson(prompt, file.name)

@@ -42,6 +42,8 @@ export interface LGraphNode {
   outputs?: NodeOutput[]
   imgs?: HTMLImageElement[]
   graph: LGraph | null
+  /** Of a node that stands for one. */
+  subgraph?: LGraph
   constructor: { nodeData?: { input?: { required?: Record<string, any>; optional?: Record<string, any> } } }
   onConnectionsChange?: (...args: any[]) => void
   onResize?: (...args: any[]) => void
@@ -62,6 +64,8 @@ export interface LGraphGroup {
 
 export interface LGraph {
   nodes: LGraphNode[]
+  subgraphs?: Map<string, LGraph>
+  getNodeById(id: number | string): LGraphNode | null | undefined
   add(item: LGraphNode | LGraphGroup): unknown
   beforeChange(node?: LGraphNode): void
   afterChange(node?: LGraphNode): void
@@ -72,8 +76,7 @@ export interface LGraph {
 export interface LGraphCanvas {
   canvas: HTMLCanvasElement
   graph: LGraph | null
-  selected_nodes?: Record<string, LGraphNode>
-  selectedItems?: Set<unknown>
+  selectedItems: Set<LGraphNode | LGraphGroup>
   emitBeforeChange(): void
   emitAfterChange(): void
   select(item: LGraphNode): void
