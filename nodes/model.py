@@ -11,7 +11,7 @@ from ..pipelines.errors import Fault, RequestError, show
 from ..pipelines.loading import ModelFiles
 from . import sockets
 from .schema import Schema
-from .widgets import friendly
+from .widgets import advanced, friendly
 
 AUTO = "auto"
 
@@ -46,17 +46,24 @@ class SD3LocalModel(io.ComfyNode):
                     tooltip="What turns latents into pixels: the model's own autoencoder, or one from the folder vae.",
                 ),
                 *(
-                    io.Combo.Input(
-                        name, options=folders.files("text_encoders"), display_name=friendly(name), tooltip=encoder_tip
+                    advanced(
+                        io.Combo.Input(
+                            name,
+                            options=folders.files("text_encoders"),
+                            display_name=friendly(name),
+                            tooltip=encoder_tip,
+                        )
                     )
                     for name in ("textEncoder1", "textEncoder2", "textEncoder3")
                 ),
-                io.Combo.Input(
-                    "dtype",
-                    options=[AUTO, *DTYPES],
-                    display_name="dtype",
-                    tooltip="How the transformer's weights are kept. auto: as in the file, where the device can "
-                    "compute with that. fp8_e4m3fn halves the memory of fp16 for a little quality.",
+                advanced(
+                    io.Combo.Input(
+                        "dtype",
+                        options=[AUTO, *DTYPES],
+                        display_name="dtype",
+                        tooltip="How the transformer's weights are kept. auto: as in the file, where the device can "
+                        "compute with that. fp8_e4m3fn halves the memory of fp16 for a little quality.",
+                    )
                 ),
             ],
             outputs=[

@@ -36,9 +36,13 @@ def widget(cls: type[RequestObject], name: str, **options: Any) -> io.Input:
     `multiline`.
     """
     made = _widget(spec(cls, name), name, options)
-    if name in ADVANCED:
-        # As an argument, older ComfyUIs would not take it.
-        made.extra_dict["advanced"] = True
+    return advanced(made) if name in ADVANCED else made
+
+
+def advanced(made: io.Input) -> io.Input:
+    """The same input, folded away by editors that can."""
+    # As an argument, older ComfyUIs would not take it.
+    made.extra_dict["advanced"] = True
     return made
 
 
