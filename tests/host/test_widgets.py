@@ -19,6 +19,7 @@ from sd3_local.pipelines.request import (
 )
 
 from tests.comfy_host import ComfyHost
+from tools.locales import node_defs, read
 
 # Saved workflows name these, so they stay for ever; more may be added behind them.
 ACCELERATOR = [
@@ -157,6 +158,10 @@ def test_every_input_and_output_says_what_it_is(info: dict[str, Any], node: str)
     assert said["category"] == "SD3 Local"
     # Also told by a host whose own schemas have none: the frontend may be newer.
     assert len(said["search_aliases"]) >= 3
+
+
+def test_the_texts_to_be_translated_are_those_that_the_nodes_say(info: dict[str, Any]) -> None:
+    assert read("en")["nodeDefs"] == node_defs(info), "`python -m tools.locales` mends this"
 
 
 @pytest.mark.parametrize("node", IDS)
