@@ -122,7 +122,9 @@ async def _image(name: str) -> web.StreamResponse:
         picture = await asyncio.to_thread(home.store().picture, str(uuid.UUID(Path(name).stem)))
     except ValueError:
         picture = None
-    path = home.store().path(picture) if picture is not None and picture.name == name else None
+    # The editor knows a picture's UUID alone.
+    named = picture is not None and name in (picture.name, picture.uuid)
+    path = home.store().path(picture) if named else None
     if path is None or not path.is_file():
         told = "There is no such picture, or none any more."
         return web.Response(status=404, text=told, headers={"Cache-Control": "no-store"})

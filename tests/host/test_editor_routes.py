@@ -116,7 +116,7 @@ def test_pictures_of_a_request_are_kept_and_go_back_as_they_came(host: ComfyHost
 
 def test_a_picture_that_is_given_to_the_server_is_kept(host: ComfyHost) -> None:
     name = ask(host, "/pictures", {"image": uri(png())})["uuid"]
-    assert host.read(f"{ROOT}/images/{name}.png") == png()
+    assert host.read(f"{ROOT}/images/{name}.png") == host.read(f"{ROOT}/images/{name}") == png()
     (one,) = imported(host, task(inputs={"seedImage": name}))
     assert exported(host, one["graph"])["inputs"] == {"seedImage": name}
     for bad, code in (({}, "missingImage"), ({"image": name}, "invalidImage"), ({"image": "AAAA"}, "invalidImage")):

@@ -3,8 +3,9 @@
 import { build, sources } from "./build.mjs"
 import { app } from "./comfy.mjs"
 import { button, dialog, element, open } from "./dom.mjs"
-import { FORMAT } from "./preset_store.mjs"
+import { dataUri } from "./pictures.mjs"
 import { importText as importPresets } from "./preset_actions.mjs"
+import { FORMAT } from "./preset_store.mjs"
 import { Refused, call, messages } from "./server.mjs"
 import { attempt, showList, toast } from "./tell.mjs"
 import { t } from "./words.mjs"
@@ -115,13 +116,7 @@ function isPicture(file) {
  * @returns {Promise<Record<string, any>>} what it tells of how it was made
  */
 async function told(file) {
-  const reader = new FileReader()
-  const image = await new Promise((resolve, reject) => {
-    reader.onload = () => resolve(reader.result)
-    reader.onerror = () => reject(reader.error)
-    reader.readAsDataURL(file)
-  })
-  return call("/pictures/told", { body: { image } })
+  return call("/pictures/told", { body: { image: await dataUri(file) } })
 }
 
 /**
