@@ -19,6 +19,7 @@ from sd3_local.pipelines.request import (
 )
 
 from tests.comfy_host import ComfyHost
+from tests.endpoint import request
 from tools.locales import node_defs, read
 
 # Saved workflows name these, so they stay for ever; more may be added behind them.
@@ -174,3 +175,23 @@ def test_every_node_has_a_help_page_with_pictures(host: ComfyHost, node: str) ->
     assert pictures
     for picture in pictures:
         assert host.read(f"/extensions/{host.pack_folder}/docs/{picture}"), picture
+
+
+def test_inputs_that_most_pictures_do_without_can_be_folded_away(info: dict[str, Any]) -> None:
+    marked = {
+        node: [name for name, (_, options) in inputs(info, node).items() if options.get("advanced")] for node in IDS
+    }
+    assert marked["SD3LocalPrompt"] == ["clipSkip"]
+    assert marked["SD3LocalControlNet"] == ["startStep", "endStep", "startStepPercentage", "endStepPercentage"]
+    assert marked["SD3LocalModel"] == ["textEncoder1", "textEncoder2", "textEncoder3", "dtype"]
+    assert not marked["SD3LocalSampler"]
+
+
+def test_the_editor_is_told_of_values_and_tokens(host: ComfyHost) -> None:
+    nodes = [{"node": "SD3LocalSampler", "values": {"width": 65}}, {"node": "KSampler", "values": {"cfg": -1}}]
+    verdicts = request(host, "/sd3local/check", {"nodes": nodes}).body["nodes"]
+    assert [len(verdict["problems"]) for verdict in verdicts] == [1, 0]
+    assert verdicts[0]["problems"][0]["parameter"] == "width"
+    counts = request(host, "/sd3local/tokens", {"texts": {"positivePrompt": "a red circle"}}).body["counts"]
+    assert counts["positivePrompt"] == {"clip": 5, "chunks": 1, "t5": 5, "first_chunk_ends": None}
+    assert request(host, "/sd3local/check", {"nodes": 1}).status == 400
