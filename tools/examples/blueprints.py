@@ -45,12 +45,14 @@ def chain(
 
 
 def text_to_image(graph: Graph, name: str) -> Blueprint:
+    graph.first = 101
     graph.note = "Model, prompt and sampler in one node: a prompt becomes a picture."
     of, said = model(graph), prompt(graph, "a red circle on the left, blue background")
     return chain(graph, name, of, said, sampler(graph, of, said), {}, {}, ("txt2img", "t2i", "stable diffusion 3"))
 
 
 def inpaint_with_face_fix(graph: Graph, name: str) -> Blueprint:
+    graph.first = 201
     graph.note = (
         "Paints the white part of the mask anew, then finds the faces in the picture and paints each again. Needs the "
         "package ultralytics. Width and height are those of the result."
@@ -71,6 +73,7 @@ def inpaint_with_face_fix(graph: Graph, name: str) -> Blueprint:
 
 
 def guided(graph: Graph, name: str) -> Blueprint:
+    graph.first = 301
     graph.note = (
         "Takes shapes from a guide image by a ControlNet, colours and style from a reference by an IP-Adapter, and "
         "less time by TeaCache. The guide is what the ControlNet was trained on, such as outlines that Canny found."

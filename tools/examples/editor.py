@@ -14,6 +14,8 @@ from .layout import ADD_ONS, COLUMN, SECTIONS, arrange, size
 # The layout of ComfyUI 0.3.75's frontend.
 FRONTEND = {"workflowRendererVersion": "LG", "frontendVersion": "1.32.9"}
 NAMESPACE = uuid.UUID("5d3c0a11-8f1e-4d2c-9a43-0b7a54c3e1f0")
+# Of the library's blueprints, in newer frontends.
+CATEGORY = "SD3 Local"
 # The editor's own numbers for what a subgraph takes and gives.
 INPUT, OUTPUT = -10, -20
 SLOT, SLOTS_WIDTH, SLOTS_APART = 20, 160, 120
@@ -42,11 +44,16 @@ class Node:
 
 @dataclass
 class Graph:
-    """A graph of the nodes that a host has; `object_info` is what the host says of them."""
+    """A graph of the nodes that a host has; `object_info` is what the host says of them.
+
+    `first` is the lowest id of nodes, links and groups. The editor warns where a blueprint that is added has an id that
+    the workflow has: workflows begin with 1, and each blueprint elsewhere.
+    """
 
     object_info: Mapping[str, Any]
     nodes: list[Node] = field(default_factory=list)
     note: str = ""
+    first: int = 1
 
     def add(self, kind: str, title: str | None = None, section: str | None = None, **given: Any) -> Node:
         """A node, in the group `section`; `given` are its inputs by name: an `Output` is a link, all else a widget's
@@ -55,7 +62,7 @@ class Graph:
         known = specs(self.object_info[kind])
         if unknown := set(given) - set(known):
             raise ValueError(f"{kind} has no inputs {sorted(unknown)}")
-        node = Node(len(self.nodes) + 1, kind, title, section or SECTIONS.get(kind, ADD_ONS), given)
+        node = Node(len(self.nodes) + self.first, kind, title, section or SECTIONS.get(kind, ADD_ONS), given)
         self.nodes.append(node)
         return node
 
@@ -87,38 +94,41 @@ class Graph:
         """
         nodes, links = self._parts()
         groups = arrange(nodes, links, {node.number: node.section for node in self.nodes})
+        for number, group in enumerate(groups):
+            group["id"] = self.first + number
         by_number = {node["id"]: node for node in nodes}
         inputs, outer_inputs, outputs = [], [], []
         for label, (node, socket) in exposed.items():
             sockets = by_number[node.number]["inputs"]
             slot = next(number for number, each in enumerate(sockets) if each["name"] == socket)
-            links.append([len(links) + 1, INPUT, len(inputs), node.number, slot, sockets[slot]["type"]])
-            sockets[slot]["link"] = len(links)
+            links.append([len(links) + self.first, INPUT, len(inputs), node.number, slot, sockets[slot]["type"]])
+            sockets[slot]["link"] = links[-1][0]
             told = {"name": label, "type": sockets[slot]["type"]}
-            inputs.append({"id": _id(f"{name} takes {label}"), **told, "linkIds": [len(links)]})
+            inputs.append({"id": _id(f"{name} takes {label}"), **told, "linkIds": [links[-1][0]]})
             widget = {"widget": {"name": label}} if "widget" in sockets[slot] else {}
             outer_inputs.append({**told, **widget, "link": None})
         for label, output in given.items():
             made = by_number[output.node]["outputs"][output.slot]
-            links.append([len(links) + 1, output.node, output.slot, OUTPUT, len(outputs), made["type"]])
-            made["links"] = [*(made["links"] or []), len(links)]
+            links.append([len(links) + self.first, output.node, output.slot, OUTPUT, len(outputs), made["type"]])
+            made["links"] = [*(made["links"] or []), links[-1][0]]
             outputs.append(
-                {"id": _id(f"{name} gives {label}"), "name": label, "type": made["type"], "linkIds": [len(links)]}
+                {"id": _id(f"{name} gives {label}"), "name": label, "type": made["type"], "linkIds": [links[-1][0]]}
             )
         right = max(group["bounding"][0] + group["bounding"][2] for group in groups)
         definition = {
             "id": _id(f"the subgraph {name}"),
             "version": 1,
             "state": {
-                "lastGroupId": len(groups),
-                "lastNodeId": len(nodes),
-                "lastLinkId": len(links),
+                "lastGroupId": groups[-1]["id"],
+                "lastNodeId": nodes[-1]["id"],
+                "lastLinkId": links[-1][0],
                 "lastRerouteId": 0,
             },
             "revision": 0,
             "config": {},
             "name": name,
             "description": self.note,
+            "category": CATEGORY,
             "inputNode": {"id": INPUT, "bounding": _bounding(-SLOTS_WIDTH - SLOTS_APART, len(inputs))},
             "outputNode": {"id": OUTPUT, "bounding": _bounding(right + SLOTS_APART, len(outputs))},
             "inputs": inputs,
@@ -133,7 +143,7 @@ class Graph:
             "extra": {"workflowRendererVersion": FRONTEND["workflowRendererVersion"]},
         }
         holder = {
-            "id": 1,
+            "id": self.first - 1,
             "type": definition["id"],
             "pos": [0, 0],
             "size": [COLUMN, LINE * (len(inputs) + 2)],
@@ -149,7 +159,7 @@ class Graph:
         return {
             "id": _id(name),
             "revision": 0,
-            "last_node_id": 1,
+            "last_node_id": holder["id"],
             "last_link_id": 0,
             "nodes": [holder],
             "links": [],
@@ -182,8 +192,8 @@ class Graph:
                 continue
             socket = {"name": name, "type": kind, "link": None}
             if isinstance(value, Output):
-                links.append([len(links) + 1, value.node, value.slot, node.number, len(sockets), kind])
-                socket["link"] = len(links)
+                links.append([len(links) + self.first, value.node, value.slot, node.number, len(sockets), kind])
+                socket["link"] = links[-1][0]
             sockets.append(socket)
         outputs = [
             {"name": name, "type": kind, "links": None}
@@ -195,7 +205,7 @@ class Graph:
             "pos": [0, 0],
             "size": list(size(node.kind, info)),
             "flags": {},
-            "order": node.number - 1,
+            "order": node.number - self.first,
             "mode": 0,
             "inputs": sockets + widgets,
             "outputs": outputs,

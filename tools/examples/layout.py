@@ -15,7 +15,6 @@ SECTIONS = {
     "PreviewImage": RESULT,
     "SaveImage": RESULT,
     "PreviewAny": RESULT,
-    "SD3LocalPicture": RESULT,
     "SD3LocalDelivery": RESULT,
 }
 """The group of each kind of node whose example says nothing else; all others are add-ons."""
@@ -29,10 +28,13 @@ COLUMN, GAP, APART = 380, 80, 80
 PADDING, ABOVE = 30, 90
 TALL = 1200
 ROW, HEADER, TEXT = 26, 40, 170
+FRAME = 170
 
 
 def size(kind: str, info: Mapping[str, Any]) -> tuple[int, int]:
-    """Width and height that hold a node's widgets and sockets, and the pictures or the text that it shows."""
+    """Width and height that hold a node's widgets and sockets, and what it shows: pictures, a text, or the frame to
+    outpaint in.
+    """
     height, sockets = HEADER, 0
     for _, (type_, options) in specs(info).items():
         if not is_widget(type_, options):
@@ -42,6 +44,8 @@ def size(kind: str, info: Mapping[str, Any]) -> tuple[int, int]:
         else:
             height += ROW * (2 if options.get("control_after_generate") else 1)
     height += ROW * max(sockets, len(info["output"]))
+    if kind == "SD3LocalOutpaint":
+        height += FRAME
     if kind == "PreviewAny":
         return COLUMN, height + TEXT
     return COLUMN, height + (COLUMN if info.get("output_node") else 0)
