@@ -127,5 +127,5 @@ def _report(sides: list[dict[str, Any]], apart: list[Difference]) -> str:
         if "seconds" in side
     ]
     if all("seconds" in side for side in sides) and b["seconds"]:
-        lines.append(f"{b['label']} is {a['seconds'] / b['seconds']:.2f} times as fast as {a['label']}")
+        lines.append(f"{b['label']} is {a['seconds'] / b['seconds']:.2f} times as fast")
     return "\n".join(lines)

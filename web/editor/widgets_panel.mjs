@@ -22,11 +22,15 @@ export class Panel {
   /** @type {Element | null} */
   #list = null
 
-  /** @param {Node} node */
-  constructor(node) {
+  /**
+   * @param {Node} node
+   * @param {string} [name] of this panel, where the node has more than one
+   */
+  constructor(node, name = "sd3local.panel") {
     this.#node = node
+    this.#root.dataset.panel = name
     const options = { serialize: false, hideOnZoom: false, margin: 0, getValue: () => "", setValue: () => {} }
-    const widget = node.addDOMWidget("sd3local.panel", "sd3local_panel", this.#root, options)
+    const widget = node.addDOMWidget(name, "sd3local_panel", this.#root, options)
     widget.serialize = false
     // A fixed height, with nothing of the room that texts share.
     widget.computeLayoutSize = undefined
@@ -34,7 +38,8 @@ export class Panel {
     // In Nodes 2.0 a press would drag the node.
     for (const name of ["pointerdown", "dblclick"]) {
       this.#root.addEventListener(name, (event) => {
-        if (/** @type {Element} */ (event.target).closest("select, button, [role=slider]")) event.stopPropagation()
+        const pressed = /** @type {Element} */ (event.target)
+        if (pressed.closest("select, button, summary, pre, [role=slider]")) event.stopPropagation()
       })
     }
     const earlier = node.onResize
@@ -61,7 +66,7 @@ export class Panel {
   mount() {
     const { graph, id } = this.#node
     if (!graph || graph !== app.canvas.graph) return
-    const shown = document.querySelector(`[data-node-id="${id}"] .sd3local-panel`)
+    const shown = document.querySelector(`[data-node-id="${id}"] [data-panel="${this.#root.dataset.panel}"]`)
     if (shown !== null && shown !== this.#root) shown.replaceWith(this.#root)
   }
 
