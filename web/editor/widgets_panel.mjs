@@ -76,7 +76,11 @@ export class Panel {
    */
   grey(widgets) {
     for (const widget of this.#node.widgets ?? []) {
-      if (widgets.has(widget) !== this.#greyed.has(widget)) widget.disabled = widgets.has(widget)
+      const greyed = widgets.has(widget)
+      if (greyed === this.#greyed.has(widget)) continue
+      // A disabled text would be hidden from view on the canvas of the newest frontend.
+      if (widget.element) widget.element.toggleAttribute("data-sd3local-greyed", greyed)
+      else widget.disabled = greyed
     }
     this.#greyed = widgets
     this.#dim()

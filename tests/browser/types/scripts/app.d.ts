@@ -6,6 +6,7 @@ export interface IWidget {
   value: any
   label?: string
   disabled?: boolean
+  element?: HTMLElement
   serialize?: boolean
   options: Record<string, any>
   callback?: (value: unknown, canvas?: LGraphCanvas, node?: LGraphNode) => void
