@@ -56,6 +56,7 @@ IDS = {
     "SD3LocalAccelerator": ACCELERATOR,
     "SD3LocalNativeAccelerator": ["model", *ACCELERATOR],
     "SD3LocalCalibrate": ["model", "prompts", "width", "height", "steps", "CFGScale", "again"],
+    "SD3LocalCompare": ["imagesA", "imagesB", "labelA", "labelB", "resultA", "resultB"],
     "SD3LocalDelivery": [
         *("result", "taskUUID", "outputType", "outputFormat", "outputQuality", "uploadEndpoint", "webhookURL", "ttl"),
         *("includeCost", "deliveryMethod"),
@@ -76,6 +77,7 @@ OUTPUTS = {
     "SD3LocalAccelerator": ["SD3_ACCELERATOR"],
     "SD3LocalNativeAccelerator": ["MODEL"],
     "SD3LocalCalibrate": ["STRING"],
+    "SD3LocalCompare": ["STRING"],
     "SD3LocalDelivery": ["STRING"],
 }
 # The object of the request that a node's widgets are fields of.

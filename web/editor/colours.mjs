@@ -30,7 +30,8 @@ export const KIND_OF = {
   SD3LocalFaceFix: "afterwork",
   SD3LocalSafety: "afterwork",
   SD3LocalSampler: "sampling",
-  SD3LocalDelivery: "delivery"
+  SD3LocalDelivery: "delivery",
+  SD3LocalCompare: "delivery"
 }
 
 /** Gives the pack's nodes the colours of their kinds; those that a workflow brings come after and stay. */
