@@ -101,6 +101,11 @@ class SD3LocalSampler(io.ComfyNode):
         result = generate(request, model, monitor, Materials.merged(spec.materials for spec in specs))
         images = torch.stack([picture.pixels for picture in result.pictures])
         latent = torch.stack([picture.latent for picture in result.pictures])
-        shown = ui.PreviewImage(list(result.previews), cls=cls).as_dict() if result.previews else {}
-        shown["sd3local_summary"] = [summary(result)]
-        return io.NodeOutput(images, {"samples": latent}, result, str(result.report), ui=shown)
+        # Not among the node's own pictures: the live preview would hide them, and the last preview is the picture.
+        files = ui.PreviewImage(list(result.previews), cls=cls).values if result.previews else []
+        drawings = [
+            {**file, "width": drawing.shape[1], "height": drawing.shape[0]}
+            for file, drawing in zip(files, result.previews, strict=True)
+        ]
+        told = {"sd3local_summary": [{**summary(result), "drawings": drawings}]}
+        return io.NodeOutput(images, {"samples": latent}, result, str(result.report), ui=told)

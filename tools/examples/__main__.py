@@ -93,8 +93,14 @@ def painted(host: ComfyHost, name: str, workflow: Mapping[str, Any], info: Mappi
     run = host.run(to_prompt(workflow, info), timeout=1200)
     if run.status != "success":
         raise SystemExit(f"{name}: {run.error}")
-    nodes = sorted((int(key), output["images"]) for key, output in run.outputs.items() if output.get("images"))
+    nodes = sorted((int(key), shown(output)) for key, output in run.outputs.items())
     return [Image.open(io.BytesIO(host.view(image))).convert("RGB") for _, images in nodes for image in images]
+
+
+def shown(output: Mapping[str, Any]) -> list[Mapping[str, str]]:
+    """The pictures that a node shows: its own, and the sampler's drawings."""
+    drawings = [file for summary in output.get("sd3local_summary", ()) for file in summary["drawings"]]
+    return [*output.get("images", ()), *drawings]
 
 
 def write(graph: Mapping[str, Any], file: Path) -> None:

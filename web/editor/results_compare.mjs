@@ -1,29 +1,23 @@
 /** Two pictures over each other, with a slider between them, and how far they are apart. */
 
-import { app } from "./comfy.mjs"
 import { button, element } from "./dom.mjs"
+import { addressOf } from "./results_find.mjs"
 import { apartText, runsText } from "./results_words.mjs"
 import { t } from "./words.mjs"
 
 /**
  * @import { LGraphNode } from "../../../scripts/app.js"
- * @import { Apart, Side } from "./results_words.mjs"
+ * @import { Apart, File, Side } from "./results_words.mjs"
  *
- * @typedef {{ filename: string, subfolder: string, type: string }} File
  * @typedef {Apart & { a: File, b: File }} Pair
  * @typedef {{ width: number, height: number, a: Side, b: Side, pairs: Pair[] }} Compared
  */
 
 /** The least height of the view in the node, in pixels. */
-const HEIGHT = 320
+const HEIGHT = 340
 
 /** How far a key moves the slider, in percent; with the shift key, and without. */
 const STEPS = { far: 10, near: 1 }
-
-/** @param {File} file */
-function address({ filename, subfolder, type }) {
-  return app.api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
-}
 
 export class Comparison {
   #root = element("div", { className: "sd3local-compare" })
@@ -113,8 +107,8 @@ export class Comparison {
   #stage({ width, height, a, b, pairs }) {
     const pair = pairs[this.#index]
     const pictures = [
-      element("img", { className: "a", src: address(pair.a), alt: a.label, draggable: false }),
-      element("img", { className: "b", src: address(pair.b), alt: b.label, draggable: false })
+      element("img", { className: "a", src: addressOf(pair.a), alt: a.label, draggable: false }),
+      element("img", { className: "b", src: addressOf(pair.b), alt: b.label, draggable: false })
     ]
     const handle = element("div", { className: "handle", tabIndex: 0, role: "slider" })
     handle.ariaLabel = t("where {a} ends and {b} begins", { a: a.label, b: b.label })

@@ -1,8 +1,11 @@
-/** The nodes that the server and the editor speak of by their ids. */
+/** What the server speaks of: nodes by their ids, and pictures by their files. */
 
 import { app } from "./comfy.mjs"
 
-/** @import { LGraphNode } from "../../../scripts/app.js" */
+/**
+ * @import { LGraphNode } from "../../../scripts/app.js"
+ * @import { File } from "./results_words.mjs"
+ */
 
 /**
  * @param {string | number} id of a node that is run, with those of the subgraphs around it, such as "5:3"; or as outputs
@@ -18,4 +21,9 @@ export function nodeOf(id) {
   let graph = definition ?? root
   for (const step of path.slice(0, -1)) graph = graph?.getNodeById(step)?.subgraph
   return graph?.getNodeById(path[path.length - 1]) ?? null
+}
+
+/** @param {File} file */
+export function addressOf({ filename, subfolder, type }) {
+  return app.api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
 }

@@ -1,6 +1,7 @@
 /** What the sampler shows of its run: how far it is, and what came of it. */
 
 import { element } from "./dom.mjs"
+import { addressOf } from "./results_find.mjs"
 import { headline, progressText, savings } from "./results_words.mjs"
 import { Panel } from "./widgets_panel.mjs"
 import { t } from "./words.mjs"
@@ -44,11 +45,18 @@ export class RunPanel {
   show(summary) {
     this.#working = false
     this.#progress.replaceChildren()
+    const drawings = summary.drawings.map((file) =>
+      element("img", { src: addressOf(file), width: file.width, height: file.height, alt: "" })
+    )
+    // Seen without asking: which steps were reused. A picture in full size would be in the way.
+    const decisions = summary.accelerator !== null && summary.steps > 0 ? drawings.splice(-1) : []
+    for (const drawing of decisions) drawing.alt = t("what was decided about each step")
     const details = element(
       "details",
       {},
       element("summary", { textContent: t("Report") }),
-      element("pre", { textContent: summary.details })
+      element("pre", { textContent: summary.details }),
+      ...drawings
     )
     details.addEventListener("toggle", () => this.#panel.fit())
     const unsafe = summary.unsafe.length > 0 ? t("Unsafe: result {numbers}", { numbers: summary.unsafe.join(", ") }) : ""
@@ -62,6 +70,7 @@ export class RunPanel {
     const shown = lines.filter(([text]) => text !== "")
     this.#result.replaceChildren(
       ...shown.map(([textContent, className]) => element("p", { textContent, className })),
+      ...decisions,
       details
     )
     this.#panel.fit()

@@ -7,10 +7,15 @@ import { t } from "./words.mjs"
  * of a face that is painted again.
  * @typedef {{ done: number, total: number, reused: number, left: number | null, aside: boolean }} Progress
  *
- * What came of a run, as pipelines/summary.py gives it.
+ * A picture that the server keeps for as long as it runs.
+ * @typedef {{ filename: string, subfolder: string, type: string }} File
+ *
+ * What came of a run, as pipelines/summary.py gives it. The `drawings` are the results with the faces that were found in
+ * them and, last, what an accelerator decided about each step.
  * @typedef {{
  *   width: number, height: number, steps: number, reused: number, accelerator: string | null, speedup: number | null,
- *   seconds: number, seeds: string[], unsafe: number[], notes: string[], details: string
+ *   seconds: number, seeds: string[], unsafe: number[], notes: string[], details: string,
+ *   drawings: (File & { width: number, height: number })[]
  * }} Summary
  *
  * One of two batches that are compared: with its run's time and steps where they are known.

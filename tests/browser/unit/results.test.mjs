@@ -17,7 +17,8 @@ const SUMMARY = {
   seeds: ["7"],
   unsafe: [],
   notes: [],
-  details: ""
+  details: "",
+  drawings: []
 }
 
 test("times are said as people say them", () => {
