@@ -28,13 +28,12 @@ COLUMN, GAP, APART = 380, 80, 80
 PADDING, ABOVE = 30, 90
 TALL = 1200
 ROW, HEADER, TEXT = 26, 40, 170
-FRAME = 170
+SHOWN = {"SD3LocalOutpaint": 170, "SD3LocalSampler": 220}
+"""The height of what the pack's editor shows below the widgets: the frame to outpaint in, what came of a run."""
 
 
 def size(kind: str, info: Mapping[str, Any]) -> tuple[int, int]:
-    """Width and height that hold a node's widgets and sockets, and what it shows: pictures, a text, or the frame to
-    outpaint in.
-    """
+    """Width and height that hold a node's widgets and sockets, and what it shows."""
     height, sockets = HEADER, 0
     for _, (type_, options) in specs(info).items():
         if not is_widget(type_, options):
@@ -44,8 +43,7 @@ def size(kind: str, info: Mapping[str, Any]) -> tuple[int, int]:
         else:
             height += ROW * (2 if options.get("control_after_generate") else 1)
     height += ROW * max(sockets, len(info["output"]))
-    if kind == "SD3LocalOutpaint":
-        height += FRAME
+    height += SHOWN.get(kind, 0)
     if kind == "PreviewAny":
         return COLUMN, height + TEXT
     return COLUMN, height + (COLUMN if info.get("output_node") else 0)
