@@ -1,0 +1,54 @@
+"""Where Chromium is. Where it is missing it is installed, if this is root on a Debian, as in continuous integration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PACKAGES = ("chromium", "fonts-liberation")
+
+
+class NoChromium(Exception):
+    """There is no Chromium, and none can be installed."""
+
+
+def chromium(environ: Mapping[str, str] = os.environ) -> Path:
+    """The browser's program. Raises NoChromium, which says what to do."""
+    found = find(environ)
+    if found is None and can_install(environ):
+        install()
+        found = find(environ)
+    if found is None:
+        raise NoChromium(
+            "The browser tests need Chromium, and none of "
+            f"{', '.join(NAMES)} is on the PATH. Install one (Debian: apt-get install chromium; Ubuntu: snap install "
+            "chromium; macOS and Windows: Google Chrome), or set CHROMIUM_PATH to its program."
+        )
+    return found
+
+
+def find(environ: Mapping[str, str]) -> Path | None:
+    """The program that CHROMIUM_PATH names, else the first that is on the PATH. Raises NoChromium for a wrong name."""
+    if named := environ.get("CHROMIUM_PATH"):
+        if not os.access(named, os.X_OK) or Path(named).is_dir():
+            raise NoChromium(f"CHROMIUM_PATH is {named!r}, which is no program.")
+        return Path(named)
+    programs = (shutil.which(name, path=environ.get("PATH", "")) for name in NAMES)
+    return next((Path(program) for program in programs if program), None)
+
+
+def can_install(environ: Mapping[str, str]) -> bool:
+    """Whether this is root on a Debian: what a container of continuous integration is, and a person seldom."""
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return is_root and shutil.which("apt-get", path=environ.get("PATH", "")) is not None
+
+
+def install() -> None:
+    """Raises CalledProcessError with what apt-get said."""
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+        subprocess.run(["apt-get", "-q", *command], env=quiet, check=True, stdin=subprocess.DEVNULL)
