@@ -25,7 +25,7 @@ export function paintable(node) {
  */
 export async function paintMask(node) {
   const source = paintable(node)
-  if (source === null || !source.imgs?.length) {
+  if (source === null || !(source.imgs?.length || source.previewMediaType === "image")) {
     tell(t("There is no picture to paint on: connect ComfyUI's Load Image to the seed image, and choose one there."))
     return
   }

@@ -1,5 +1,6 @@
 /** The seed image in its new frame, with a handle on each side that says how far it grows there. */
 
+import { app } from "./comfy.mjs"
 import { button, element } from "./dom.mjs"
 import { asOneStep } from "./graph.mjs"
 import { linkedInputs, sourceOf, widgetOf } from "./widgets_node.mjs"
@@ -31,9 +32,16 @@ function nameOf(side) {
   return { top: t("top"), right: t("right"), bottom: t("bottom"), left: t("left") }[side]
 }
 
-/** Looks for a picture that is not there yet, and the milliseconds between them. */
-const PATIENCE = 20
-const WAIT = 300
+/**
+ * Where ComfyUI has the file that a widget names as "folder/name.png [type]".
+ * @param {string} file
+ */
+export function addressOf(file) {
+  const [, path, type] = /** @type {RegExpMatchArray} */ (file.match(/^(.*?)(?: \[(\w+)\])?$/s))
+  const slash = path.lastIndexOf("/")
+  const place = { filename: path.slice(slash + 1), subfolder: path.slice(0, Math.max(0, slash)), type: type ?? "input" }
+  return new URLSearchParams(place).toString()
+}
 
 /**
  * The nearest step to a number of pixels; none is below 0.
@@ -81,11 +89,7 @@ export class OutpaintFrame {
   #handles = {}
   /** Screen pixels for each of the picture's, at the node's own scale. */
   #scale = 1
-  /** @type {Node | null} */
-  #source = null
-  #patience = 0
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #timer
+  #loaded = element("img")
 
   /**
    * @param {Node} node
@@ -111,9 +115,7 @@ export class OutpaintFrame {
 
   look() {
     const sampler = samplerOf(this.#node)
-    const source = seedSource(sampler)
-    const image = source?.imgs?.[0]
-    this.#await(source ?? null, image)
+    const image = this.#image(sampler)
     const picture = this.#sizeOf(image)
     const whole = grown(picture, this.#margins())
     this.#draw(picture, whole)
@@ -128,20 +130,20 @@ export class OutpaintFrame {
   }
 
   /**
-   * Looks again where a node has yet to load its picture.
-   * @param {Node | null} source
-   * @param {HTMLImageElement | undefined} image
+   * The seed image, once it is loaded: the file that Load Image names, else what another node shows.
+   * @param {Node | undefined} sampler
+   * @returns {HTMLImageElement | undefined}
    */
-  #await(source, image) {
-    if (source !== this.#source) {
-      this.#source = source
-      this.#patience = PATIENCE
+  #image(sampler) {
+    const source = seedSource(sampler)
+    const file = source && widgetOf(source, "image")?.value
+    if (typeof file !== "string" || file === "") return source?.imgs?.[0]
+    const src = app.api.apiURL(`/view?${addressOf(file)}`)
+    if (this.#loaded.dataset.of !== src) {
+      this.#loaded = element("img", { src, onload: () => this.look() })
+      this.#loaded.dataset.of = src
     }
-    const loading = source !== null && !image?.naturalWidth && this.#patience > 0
-    clearTimeout(this.#timer)
-    if (!loading) return
-    this.#patience -= 1
-    this.#timer = setTimeout(() => this.look(), WAIT)
+    return this.#loaded.naturalWidth ? this.#loaded : undefined
   }
 
   /** @param {HTMLImageElement | undefined} image */
@@ -230,7 +232,7 @@ export class OutpaintFrame {
 
   #setSize() {
     const sampler = samplerOf(this.#node)
-    const picture = this.#sizeOf(seedSource(sampler)?.imgs?.[0])
+    const picture = this.#sizeOf(this.#image(sampler))
     if (sampler) asOneStep(() => setValues(sampler, grown(picture, this.#margins())))
     this.look()
   }

@@ -42,6 +42,7 @@ export interface LGraphNode {
   inputs?: NodeInput[]
   outputs?: NodeOutput[]
   imgs?: HTMLImageElement[]
+  previewMediaType?: string
   graph: LGraph | null
   /** Of a node that stands for one. */
   subgraph?: LGraph
