@@ -11,6 +11,9 @@ import { t } from "./words.mjs"
  * @import { Progress, Summary } from "./results_words.mjs"
  */
 
+/** Up to which height, in its own pixels, a drawing is not folded: that of the steps of two results. */
+const HEIGHT = 320
+
 export class RunPanel {
   #panel
   #progress
@@ -48,8 +51,9 @@ export class RunPanel {
     const drawings = summary.drawings.map((file) =>
       element("img", { src: addressOf(file), width: file.width, height: file.height, alt: "" })
     )
-    // Seen without asking: which steps were reused. A picture in full size would be in the way.
-    const decisions = summary.accelerator !== null && summary.steps > 0 ? drawings.splice(-1) : []
+    // Seen without asking: which steps were reused. Pictures, or the steps of many results, would be in the way.
+    const short = (summary.drawings.at(-1)?.height ?? 0) <= HEIGHT
+    const decisions = summary.accelerator !== null && summary.steps > 0 && short ? drawings.splice(-1) : []
     for (const drawing of decisions) drawing.alt = t("what was decided about each step")
     const details = element(
       "details",
