@@ -21,6 +21,9 @@ from .graph import to_graph
 from .models import KINDS, Kind
 from .presets import read
 
+MOST_EXACT = 2**53 - 1
+"""The largest whole number up to which JavaScript holds all of them."""
+
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
 
 
@@ -44,7 +47,7 @@ async def imported(given: Any) -> dict[str, Any]:
     """The graphs of API requests: one task, an array of them, or what the API's page shows as {"request": task}.
 
     Pictures are brought into the store for good, so that the graphs name them by UUID. Each task has a graph, with the
-    URLs that its pictures came from by their UUIDs, or errors.
+    URLs that its pictures came from by their UUIDs and remarks for the user, or errors.
     """
     tasks = [_task(one) for one in (given if isinstance(given, list) else [given])]
     if not tasks or len(tasks) > wire.MOST_TASKS:
@@ -151,9 +154,15 @@ async def _imported(task: Any) -> dict[str, Any]:
         graph = to_graph(parse(names))
         if "taskUUID" not in task:
             next(node for node in graph.values() if node["class_type"] == "SD3LocalDelivery")["inputs"]["taskUUID"] = ""
-        return {"graph": graph, "sources": sources}
+        return {"graph": graph, "sources": sources, "remarks": _remarks(request.seed)}
     except RequestError as error:
         return {"errors": answers.errors(error.faults, task if isinstance(task, Mapping) else {})}
+
+
+def _remarks(seed: int | None) -> list[str]:
+    if seed is None or seed <= MOST_EXACT:
+        return []
+    return [f"seed is {seed}, and browsers round whole numbers above {MOST_EXACT}: here it means another picture."]
 
 
 def _task(given: Any) -> Any:

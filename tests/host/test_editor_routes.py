@@ -89,7 +89,9 @@ def test_the_api_s_examples_become_graphs_and_the_same_requests(host: ComfyHost,
 
 def test_each_of_several_requests_has_a_graph_or_its_errors(host: ComfyHost) -> None:
     good, bad, none = imported(host, task(), task(steps=0, width=65), 3)  # type: ignore[arg-type]
-    assert set(good) == {"graph", "sources"} and "seed" in good["graph"]["3"]["inputs"]
+    assert set(good) == {"graph", "sources", "remarks"} and "seed" in good["graph"]["3"]["inputs"]
+    assert not good["remarks"] and not imported(host, task(seed=2**53 - 1))[0]["remarks"]
+    assert str(2**53 + 1) in imported(host, task(seed=2**53 + 1))[0]["remarks"][0]
     assert [error["parameter"] for error in bad["errors"]] == ["width", "steps"]
     assert none["errors"][0]["code"] == "invalidTask"
     assert request(host, f"{ROOT}/graph", []).status == 400

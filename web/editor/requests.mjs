@@ -28,6 +28,8 @@ export async function openRequests(given) {
   // The places of nodes are known once they were drawn.
   await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))
   await app.extensionManager.command.execute("Comfy.Canvas.FitView")
+  const remarks = tasks.flatMap((/** @type {any} */ task) => task.remarks)
+  if (remarks.length) showList(t("Imported, with remarks"), remarks)
 }
 
 /** Copies the request, or the requests, that the open graph stands for. */
