@@ -7,6 +7,9 @@
 const GAP_X = 80
 const GAP_Y = 60
 
+/** From this height a column goes on beside itself, in pixels. */
+const TALL = 1500
+
 /**
  * @param {unknown} value
  * @returns {value is [string, number]}
@@ -58,6 +61,11 @@ export function places(columns, sizes, [left, top]) {
     for (const [key, of] of columns) {
       if (of !== column) continue
       const [width, height] = sizes.get(key) ?? [0, 0]
+      if (y > top && y + height - top > TALL) {
+        x += widest + GAP_X
+        y = top
+        widest = 0
+      }
       found.set(key, [x, y])
       y += height + GAP_Y
       widest = Math.max(widest, width)

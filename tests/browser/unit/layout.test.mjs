@@ -20,10 +20,16 @@ test("a circle is laid out all the same", () => {
   assert.equal(columns(circle).size, 2)
 })
 
-test("no two nodes lie over each other", () => {
+for (const height of [50, 1000]) {
+  test(`no two nodes of about ${height} pixels lie over each other`, () => apart(height))
+}
+
+/** @param {number} height */
+function apart(height) {
   /** @type {Map<string, [number, number]>} */
-  const sizes = new Map(Object.keys(graph).map((key, index) => [key, [100 + index, 50 + index]]))
+  const sizes = new Map(Object.keys(graph).map((key, index) => [key, [100 + index, height + index]]))
   const found = places(columns(graph), sizes, [10, 20])
+  assert.ok(Math.max(...[...found.values()].map(([, y]) => y)) < 1500)
   const boxes = [...found].map(([key, [x, y]]) => {
     const [width, height] = sizes.get(key) ?? [0, 0]
     return { left: x, top: y, right: x + width, bottom: y + height }
@@ -38,4 +44,4 @@ test("no two nodes lie over each other", () => {
       )
     }
   }
-})
+}
