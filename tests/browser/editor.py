@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tests.browser.known import KNOWN
 from tests.comfy_host import ComfyHost
 
 if TYPE_CHECKING:
@@ -22,31 +23,6 @@ if TYPE_CHECKING:
 READY = """() => window.app?.extensionManager && window.app.canvas?.graph
   && !document.querySelector("[data-testid=app-loading-overlay] *, .p-blockui-mask")"""
 RENDERERS = {"classic": False, "nodes2": True}
-
-# What both frontends say by themselves on this host, without the pack (`test_editor.py` has the program that finds it):
-# a part of the message, or of the address that it is about.
-KNOWN = (
-    # Files that a new user has none of.
-    "/user.css",
-    "/favicon.ico",
-    "/userdata?dir=workflows",
-    "/userdata?dir=subgraphs",
-    "/userdata/comfy.templates.json",
-    "/userdata/workflows%2F.index.json",
-    # A help page in the user's language is asked for first.
-    "/en.md",
-    # What ComfyUI 0.3.75 has no route for yet.
-    "/api/jobs",
-    "/templates/index_logo.json",
-    "Jobs API",
-    "JobsApiError",
-    # Its own deprecations, and its own faults.
-    "The legacy queue/history menu is deprecated",
-    "ComfyApp.open_maskeditor is deprecated",
-    "Invalid layout total size",
-    "input.link is deprecated",
-    "Cannot read properties of undefined (reading 'id')\n    at onChange",
-)
 
 
 class Editor:
@@ -124,6 +100,13 @@ class Editor:
             "before => (window.app.rootGraph ?? window.app.graph).nodes.length > before", arg=len(before)
         )
         search.wait_for(state="hidden")
+        # In the newest frontend the node hangs at the pointer until a click puts it down.
+        if self.graph("(graph) => graph.nodes.some((node) => node.flags?.ghost)"):
+            self.page.mouse.down()
+            self.page.mouse.up()
+            self.page.wait_for_function(
+                "() => !(window.app.rootGraph ?? window.app.graph).nodes.some((node) => node.flags?.ghost)"
+            )
         return self.graph("(graph, before) => graph.nodes.find((node) => !before.includes(node.id)).id", before)
 
     def search(self) -> Locator:
@@ -169,13 +152,13 @@ class Editor:
         )
 
     def show(self, node: int, *others: int) -> None:
-        """Moves the view to the nodes, beside what the sidebar may show."""
+        """Moves the view to the nodes, between what the panels at both sides cover."""
         self.graph(
             """(graph, ids) => {
               const nodes = ids.map((id) => graph.getNodeById(id))
               const [x, y] = [0, 1].map((axis) => Math.min(...nodes.map(({ pos }) => pos[axis])))
               window.app.canvas.ds.scale = 1
-              window.app.canvas.ds.offset = [700 - x, 250 - y]
+              window.app.canvas.ds.offset = [(ids.length > 1 ? 300 : 700) - x, 250 - y]
               window.app.canvas.setDirty(true, true)
             }""",
             [node, *others],
@@ -274,6 +257,9 @@ class Editor:
 
     def save_as(self, name: str) -> None:
         """Saves the workflow under a new name: Ctrl+S, the name, Enter."""
+        # The newest frontend saves what the last click has left, not what was set since then.
+        self.page.mouse.click(*self.empty_place())
+        self.settle()
         self.page.keyboard.press("Control+s")
         field = self.page.locator("[role=dialog] input:visible").last
         field.wait_for()
