@@ -15,6 +15,7 @@ from ..pipelines.parse import dump, parse
 from . import answers, home, metadata
 from .export import exported, named
 from .files import write
+from .graph import before
 from .store import Delivery, StoredPicture
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def deliver(
     as `prompt_id` ends the item of that name; any other run is told of under UUIDs of its own. Raises RequestError for
     options that do not go together, and OSError where a picture can't be written.
 
-    `graph` is what ComfyUI knows of the run, as far as it tells: "prompt" and "workflow". The files carry it, with the
-    request that each picture stands for.
+    `graph` is what ComfyUI knows of the run, as far as it tells: "prompt" and "workflow", and the "node" that delivers.
+    The files carry it, with the request that each picture stands for.
     """
     request = parse({**dump(result.request), **options})
     seconds = sum(result.report.seconds.values()) / len(result.pictures)
@@ -89,7 +90,7 @@ def encode(image: Image.Image, output_format: str, quality: int, about: Mapping[
 def _request(graph: Mapping[str, Any]) -> dict[str, Any] | None:
     """The request of a run in the editor; None where its graph is more than a request can say."""
     try:
-        return exported(graph.get("prompt") or {})
+        return exported(before(graph.get("prompt") or {}, str(graph.get("node"))))
     except RequestError:
         return None
 

@@ -17,7 +17,7 @@ from ..pipelines.errors import RequestError, show
 from ..pipelines.parse import dump, parse
 from . import answers, home, intake, metadata, pictures, wire
 from .export import exported
-from .graph import to_graph
+from .graph import before, to_graph
 from .models import KINDS, Kind
 from .presets import read
 
@@ -122,21 +122,7 @@ def _parts(given: Mapping[str, Any]) -> list[Any]:
     if not isinstance(graph, Mapping) or not all(isinstance(node, Mapping) for node in graph.values()):
         return [graph]
     ends = [key for key, node in graph.items() if node.get("class_type") == "SD3LocalDelivery"]
-    return [_before(graph, end) for end in ends] or [graph]
-
-
-def _before(graph: Mapping[str, Mapping[str, Any]], end: str) -> dict[str, Any]:
-    """`end` and all that it comes from."""
-    needed, waiting = set(), [end]
-    while waiting:
-        key = waiting.pop()
-        if key in needed or key not in graph:
-            continue
-        needed.add(key)
-        inputs = graph[key].get("inputs")
-        links = inputs.values() if isinstance(inputs, Mapping) else ()
-        waiting += [str(link[0]) for link in links if isinstance(link, list) and link]
-    return {key: node for key, node in graph.items() if key in needed}
+    return [before(graph, end) for end in ends] or [graph]
 
 
 async def _imported(task: Any) -> dict[str, Any]:

@@ -144,6 +144,20 @@ def _value(field: FieldSpec, wire: Mapping[str, Any]) -> Any:
     return DEFAULT_SCHEDULER if field.alias == "scheduler" else field.unset
 
 
+def before(graph: Mapping[str, Mapping[str, Any]], end: str) -> dict[str, Any]:
+    """`end` and all that it comes from."""
+    needed, waiting = set(), [end]
+    while waiting:
+        key = waiting.pop()
+        if key in needed or key not in graph:
+            continue
+        needed.add(key)
+        inputs = graph[key].get("inputs")
+        links = inputs.values() if isinstance(inputs, Mapping) else ()
+        waiting += [str(link[0]) for link in links if isinstance(link, list) and link]
+    return {key: node for key, node in graph.items() if key in needed}
+
+
 @dataclass(frozen=True)
 class _Place:
     """A node on the way from the end of a graph to its beginning."""

@@ -45,6 +45,7 @@ class SD3LocalDelivery(io.ComfyNode):
                 *(_widget(name) for name in TIPS),
             ],
             outputs=[io.String.Output(display_name="response", tooltip="What the hosted API would answer, as JSON.")],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -69,7 +70,8 @@ class SD3LocalDelivery(io.ComfyNode):
             key: {name: value for name, value in node.items() if name != "is_changed"}
             for key, node in (cls.hidden.prompt or {}).items()
         }
-        graph = {"prompt": prompt, "workflow": (cls.hidden.extra_pnginfo or {}).get("workflow")}
+        workflow = (cls.hidden.extra_pnginfo or {}).get("workflow")
+        graph = {"prompt": prompt, "workflow": workflow, "node": cls.hidden.unique_id}
         told = deliver(result, options, execution.prompt_id(), graph)
         response = json.dumps({"data": told}, indent=2, ensure_ascii=False)
         return io.NodeOutput(response, ui={"images": [_shown(item) for item in told]})

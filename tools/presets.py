@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from tests.comfy_host import ComfyHost
 from tests.graphs import text_to_image
+from tools.examples.__main__ import shown
 from tools.pack import ROOT, import_pack
 
 import_pack()
@@ -67,8 +68,8 @@ def picture(host: ComfyHost, name: str, preset: dict[str, Any]) -> Image.Image:
     if run.status != "success":
         raise RuntimeError(run.error)
     # The sampler shows the drawing of what its accelerator decided.
-    shown = run.outputs.get("3", {}).get("images") if accelerator is not None else None
-    return Image.open(io.BytesIO(host.view((shown or run.images)[0])))
+    drawn = shown(run.outputs.get("3", {})) if accelerator is not None else []
+    return Image.open(io.BytesIO(host.view([*drawn, *run.images][0])))
 
 
 def unset() -> dict[str, Any]:

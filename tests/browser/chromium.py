@@ -1,19 +1,44 @@
-"""Where Chromium is. Where it is missing it is installed, if this is root on a Debian, as in continuous integration."""
+"""Chromium, which is installed where it is missing, if this is root on a Debian, as in continuous integration."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.installed import python_packages
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGES = ("chromium", "fonts-liberation")
 
 
+HERE = Path(__file__).resolve().parent
+
+
 class NoChromium(Exception):
     """There is no Chromium, and none can be installed."""
+
+
+@contextmanager
+def launched(headless: bool = True) -> Iterator[Browser]:
+    """Chromium, driven by Playwright. Until its end no other event loop can run in this thread."""
+    packages = str(python_packages(HERE / "playwright.txt"))
+    if packages not in sys.path:
+        sys.path.append(packages)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"], headless=headless)
+        yield browser
+        browser.close()
 
 
 def chromium(environ: Mapping[str, str] = os.environ) -> Path:

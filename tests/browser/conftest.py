@@ -1,7 +1,7 @@
 """A browser with ComfyUI's editor in it, for both frontends and both renderers.
 
-A test that takes `editor` runs four times, each time with a profile of its own, and fails for anything that the page
-says in its console which the editor would not say without the pack. To watch one of them:
+A test that takes `editor` runs four times, and fails for anything that the page says in its console which the editor
+would not say without the pack. To watch one of them:
 
     HEADED=1 python3 run.py test "tests/browser/test_editor.py::test_text_to_image[1.32.9-classic]"
 """
@@ -9,14 +9,13 @@ says in its console which the editor would not say without the pack. To watch on
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.chromium import chromium
+from tests.browser.chromium import launched
 from tests.browser.editor import RENDERERS, Editor
 from tests.comfy_host import ROOT, ComfyHost
 from tests.installed import python_packages
@@ -54,34 +53,31 @@ def editor_host(frontend: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium. It ends with the module: while it runs, no other event loop can run in this thread."""
-    packages = str(python_packages(HERE / "playwright.txt"))
-    if packages not in sys.path:
-        sys.path.append(packages)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox"], headless="HEADED" not in os.environ
-        )
+    """Chromium, which ends with the module: while it runs, no other event loop can run in this thread."""
+    with launched(headless="HEADED" not in os.environ) as browser:
         yield browser
-        browser.close()
 
 
-@pytest.fixture(params=RENDERERS)
-def editor(request: pytest.FixtureRequest, frontend: str, editor_host: ComfyHost, browser: Browser) -> Iterator[Editor]:
-    """The editor with a blank workflow, in a new profile of the browser."""
-    renderer = request.param
+@pytest.fixture(scope="module", params=RENDERERS)
+def opened(request: pytest.FixtureRequest, frontend: str, editor_host: ComfyHost, browser: Browser) -> Iterator[Editor]:
+    """The editor in a new profile of the browser, which the tests of a module share: to load it takes seconds."""
     context = browser.new_context(viewport=VIEW, permissions=["clipboard-read", "clipboard-write"])
     # The first visit's advertisement.
     context.add_init_script('localStorage.setItem("vueNodesBannerDismissed", "true")')
-    screenshots = SCREENSHOTS / f"{frontend}-{renderer}"
-    editor = Editor(context.new_page(), editor_host, renderer, screenshots)
+    screenshots = SCREENSHOTS / f"{frontend}-{request.param}"
+    yield Editor(context.new_page(), editor_host, request.param, screenshots).open()
+    context.close()
+
+
+@pytest.fixture
+def editor(request: pytest.FixtureRequest, opened: Editor) -> Iterator[Editor]:
+    """The editor with a blank workflow."""
+    opened.new()
     failed = request.session.testsfailed
-    try:
-        yield editor.open()
-    finally:
-        if request.session.testsfailed > failed:
-            editor.shot(f"failed-{request.node.originalname}")
-        context.close()
-    assert not editor.complaints, "\n".join(editor.complaints)
+    yield opened
+    if request.session.testsfailed > failed:
+        opened.shot(f"failed-{request.node.originalname}")
+        # Whatever it left open is not the next one's.
+        opened.reload()
+    complaints, opened.complaints = opened.complaints, []
+    assert not complaints, "\n".join(complaints)
