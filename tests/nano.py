@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +19,8 @@ from sd3_local.pipelines.monitor import Unwatched
 from tests.engines import open_model, request
 from tools.nano.world import Scene, draw_scene, sample_scene
 from tools.pack import ROOT
+
+Item, Outcome = TypeVar("Item"), TypeVar("Outcome")
 
 ASSETS = ROOT / "assets" / "nano"
 SIDE = 128
@@ -48,6 +53,34 @@ def scenes(seed: int, count: int, **fixed: str) -> list[Scene]:
 def drawn(scene: Scene, width: int = SIDE, height: int = SIDE) -> torch.Tensor:
     """The scene as a picture of a request, [1, height, width, 3]."""
     return draw_scene(scene, height, width).movedim(0, -1)[None]
+
+
+def halves(work: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
+    """What `work` gives for each item, in order. Every other one is done in a second process: torch has one thread in
+    tests, and machines have two cores. What it gives must be plain values; models are loaded by the first item.
+    """
+    first = [work(items[0])] if items else []
+    if not hasattr(os, "fork"):
+        return first + [work(item) for item in items[1:]]
+    mine, theirs = items[1::2], items[2::2]
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+
+    def send() -> None:
+        try:
+            sender.send(([work(item) for item in theirs], None))
+        except BaseException as error:
+            sender.send(([], f"{type(error).__name__}: {error}"))
+
+    process = fork.Process(target=send, daemon=True)
+    process.start()
+    sender.close()
+    done = [work(item) for item in mine]
+    others, error = receiver.recv()
+    process.join()
+    assert error is None, error
+    pairs = zip_longest(done, others)
+    return first + [one for one in chain.from_iterable(pairs) if one is not None]
 
 
 def planes(picture: torch.Tensor) -> torch.Tensor:

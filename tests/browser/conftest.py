@@ -34,6 +34,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"screenshots: {SCREENSHOTS}")
 
 
+def options_of(frontend: str) -> list[str]:
+    """ComfyUI's options to serve a frontend; the newest one is installed for the tests alone."""
+    if frontend == FRONTENDS[0]:
+        return []
+    packages = python_packages(HERE / "frontend.txt", "--no-deps", "--require-hashes")
+    return ["--front-end-root", str(packages / "comfyui_frontend_package" / "static")]
+
+
 @pytest.fixture(scope="session", params=FRONTENDS)
 def frontend(request: pytest.FixtureRequest) -> str:
     """The version of the editor: that of the host, and the newest."""
@@ -43,11 +51,7 @@ def frontend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def editor_host(frontend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
     """A ComfyUI that serves the frontend."""
-    options: list[str] = []
-    if frontend != FRONTENDS[0]:
-        packages = python_packages(HERE / "frontend.txt", "--no-deps", "--require-hashes")
-        options = ["--front-end-root", str(packages / "comfyui_frontend_package" / "static")]
-    with ComfyHost(tmp_path_factory.mktemp("editor"), options=options) as host:
+    with ComfyHost(tmp_path_factory.mktemp("editor"), options=options_of(frontend)) as host:
         yield host
 
 

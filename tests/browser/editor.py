@@ -109,6 +109,11 @@ class Editor:
             )
         return self.graph("(graph, before) => graph.nodes.find((node) => !before.includes(node.id)).id", before)
 
+    def make(self, kind: str) -> int:
+        """A new node, without the search."""
+        program = "(graph, kind) => { const node = window.LiteGraph.createNode(kind); graph.add(node); return node.id }"
+        return self.graph(program, kind)
+
     def search(self) -> Locator:
         """The field of the search for nodes, opened by a double click on the canvas."""
         from playwright.sync_api import TimeoutError as TooLate

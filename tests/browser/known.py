@@ -1,4 +1,9 @@
-"""What ComfyUI's editor says in its console by itself."""
+"""What ComfyUI's editor says in its console by itself: `python -m tests.browser.known` shows it, without the pack."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
 
 KNOWN = (
     # Files that a new user has none of.
@@ -22,6 +27,30 @@ KNOWN = (
     "input.link is deprecated",
     "Cannot read properties of undefined (reading 'id')\n    at onChange",
 )
-"""Parts of messages, or of the addresses that they are about, which both frontends give on this host without the pack:
-`test_editor.py` has the program that finds them.
-"""
+"""Parts of messages, or of the addresses that they are about, which both frontends give on this host."""
+
+
+def main() -> None:
+    from tests.browser.chromium import launched
+    from tests.browser.conftest import FRONTENDS, options_of
+    from tests.browser.editor import RENDERERS, Editor
+    from tests.comfy_host import ComfyHost
+
+    for frontend in FRONTENDS:
+        options = [*options_of(frontend), "--disable-all-custom-nodes"]
+        folder = tempfile.TemporaryDirectory()
+        with folder as base, ComfyHost(Path(base), options=options) as host, launched() as browser:
+            for renderer in RENDERERS:
+                page = browser.new_page()
+                page.on(
+                    "console", lambda one: one.type in ("error", "warning") and print(one.text, one.location["url"])
+                )
+                print(frontend, renderer)
+                editor = Editor(page, host, renderer, Path(base)).open()
+                editor.help(editor.add("KSampler"))
+                print("not known:", *editor.complaints)
+                page.close()
+
+
+if __name__ == "__main__":
+    main()

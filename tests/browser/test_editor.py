@@ -1,9 +1,4 @@
-"""What a person does in ComfyUI's editor with the pack's nodes, in both frontends and both renderers.
-
-What the editor says by itself in its console (`editor.KNOWN`) was found with an editor that had no pack:
-
-    FIND_KNOWN=1 python3 run.py test -s tests/browser/test_editor.py -k without_the_pack
-"""
+"""What a person does in ComfyUI's editor with the pack's nodes, in both frontends and both renderers."""
 
 from __future__ import annotations
 
@@ -85,7 +80,7 @@ def test_every_node_has_a_help_page(editor: Editor, names: dict[str, str]) -> No
     missed: list[str] = []
     editor.page.on("response", lambda answer: answer.status >= 400 and missed.append(answer.url))
     for kind, name in names.items():
-        page = editor.help(editor.add(name))
+        page = editor.help(editor.make(kind))
         page.locator("h1", has_text=name).wait_for()
         assert len(page.inner_text()) > 200
         pictures = page.locator("img")

@@ -15,14 +15,8 @@ SETTINGS = {"steps": 33, "CFGScale": 4.5, "scheduler": "DPM++ 2M", "seed": 12, "
 KEPT = {name: value for name, value in SETTINGS.items() if name not in ("seed", "control_after_generate")}
 
 
-def made(editor: Editor, kind: str) -> int:
-    """A new node, without the search: other tests are about that."""
-    program = "(graph, kind) => { const node = window.LiteGraph.createNode(kind); graph.add(node); return node.id }"
-    return editor.graph(program, kind)
-
-
 def sampler_of(editor: Editor) -> int:
-    node = made(editor, "SD3LocalSampler")
+    node = editor.make("SD3LocalSampler")
     editor.set(node, SETTINGS)
     return node
 
@@ -84,7 +78,7 @@ def test_a_preset_is_saved_applied_undone_and_passed_on(editor: Editor, tmp_path
 
     editor.reload()
     editor.new()
-    sampler = made(editor, "SD3LocalSampler")
+    sampler = editor.make("SD3LocalSampler")
     before = editor.state()
     assert chosen(editor, sampler) != KEPT
     in_menu(editor, sampler, "Apply a preset", "pi-bookmark-fill")
@@ -139,11 +133,11 @@ def test_a_preset_is_saved_applied_undone_and_passed_on(editor: Editor, tmp_path
 def test_what_can_t_be_applied_is_told_and_links_stay(editor: Editor, tmp_path: Path) -> None:
     """A preset of two nodes of a chain, with an input that is gone, a model that is missing and a linked value."""
     discard_all(editor)
-    first, second = made(editor, "SD3LocalLora"), made(editor, "SD3LocalLora")
+    first, second = editor.make("SD3LocalLora"), editor.make("SD3LocalLora")
     editor.connect(first, "lora", second, "lora")
     sampler = sampler_of(editor)
     editor.connect(second, "lora", sampler, "lora")
-    constant = made(editor, "PrimitiveInt")
+    constant = editor.make("PrimitiveInt")
     editor.connect(constant, "INT", sampler, "steps")
     nodes = [
         {"node": "SD3LocalLora", "values": {"weight": 0.1, "model": "gone.safetensors"}},

@@ -129,6 +129,11 @@ def check_picture(host: ComfyHost, prompt: dict[str, Any], size: dict[str, Any])
     assert len(picture.convert("P", palette=Image.Palette.ADAPTIVE).getcolors()) > 8
 
 
+def test_blueprints_have_names_of_their_own() -> None:
+    """The older frontend takes an open workflow for the blueprint that has its name."""
+    assert not {path.stem for path in SUBGRAPHS.glob("*.json")} & {path.stem for path in FOLDER.glob("*.json")}
+
+
 @pytest.mark.parametrize("name", BLUEPRINTS)
 def test_a_blueprint_is_what_its_tool_makes_and_comfyui_serves_it(host: ComfyHost, name: str) -> None:
     assert blueprint(name) == BLUEPRINTS[name](Graph(host.object_info()), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sd3_local.pipelines.monitor import Unwatched
 
 from tests.engines import open_model, request
 from tests.judge import judge, prompts
+from tests.nano import halves
 from tools.pack import ROOT
 
 PROMPTS = 200
@@ -42,14 +44,18 @@ def test_its_file_is_a_small_sd3_checkpoint(nano: Model) -> None:
 
 @pytest.mark.timeout(1500)
 def test_nine_of_ten_pictures_are_what_the_prompt_says(nano: Model) -> None:
-    counts: Counter[str] = Counter()
-    wrong = []
-    for seed, prompt in enumerate(prompts(PROMPTS), start=1000):
+    def judged(drawn: tuple[int, str]) -> list[str]:
+        seed, prompt = drawn
         asked = request(positivePrompt=prompt, width=128, height=128, steps=28, CFGScale=5.0, seed=seed)
         verdict = judge(as_image(generate(asked, nano, Unwatched()).pictures[0]), prompt)
-        counts.update(name for name in ATTRIBUTES if getattr(verdict, name))
-        if not verdict.right:
-            wrong.append(f"{prompt} (seed {seed})")
+        return [name for name in ATTRIBUTES if getattr(verdict, name)]
+
+    asked = [*enumerate(prompts(PROMPTS), start=1000)]
+    verdicts = halves(judged, asked)
+    counts = Counter(chain.from_iterable(verdicts))
+    wrong = [
+        f"{prompt} (seed {seed})" for (seed, prompt), right in zip(asked, verdicts, strict=True) if "right" not in right
+    ]
     print(f"right of {PROMPTS}: " + ", ".join(f"{name} {counts[name]}" for name in ATTRIBUTES))
     assert counts["right"] >= 0.9 * PROMPTS, wrong
 

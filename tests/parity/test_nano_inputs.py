@@ -7,7 +7,7 @@ import torch
 from sd3_local.pipelines.model import Model
 
 from tests.judge import judge
-from tests.nano import SIDE, drawn, open_nano, planes, run, scenes
+from tests.nano import SIDE, drawn, halves, open_nano, planes, run, scenes
 from tools.nano.captions import full_caption
 from tools.nano.world import PALETTE, Scene
 
@@ -30,8 +30,9 @@ def around(scene: Scene) -> torch.Tensor:
 
 @pytest.mark.timeout(1500)
 def test_another_subject_is_painted_in_the_mask_and_nothing_else_changes(nano: Model) -> None:
-    right, wrong = 0, []
-    for number, scene in enumerate(scenes(0, 100)):
+
+    def judged(shown: tuple[int, Scene]) -> tuple[str, bool]:
+        number, scene = shown
         wanted = scenes(1000 + number, 1, background=scene.background, position=scene.position)[0]
         prompt, picture, mask = full_caption(wanted), drawn(scene), around(scene)
         result = run(
@@ -45,10 +46,11 @@ def test_another_subject_is_painted_in_the_mask_and_nothing_else_changes(nano: M
         pixels = result.pictures[0].pixels
         black = mask[0, ..., 0] == 0
         assert torch.equal(pixels[black], picture[0][black])
-        if judge(planes(pixels), prompt).right:
-            right += 1
-        else:
-            wrong.append(prompt)
+        return prompt, judge(planes(pixels), prompt).right
+
+    verdicts = halves(judged, [*enumerate(scenes(0, 100))])
+    wrong = [prompt for prompt, is_right in verdicts if not is_right]
+    right = len(verdicts) - len(wrong)
     print(f"inpainted subjects right: {right} of 100")
     assert right >= 85, wrong
 

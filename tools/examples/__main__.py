@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def make(host: ComfyHost, name: str) -> None:
-    """Writes all that is called `name`: a workflow and a blueprint may have the same name."""
+    """Writes the workflow, or the blueprint, that is called `name`."""
     info = host.object_info()
     if name in EXAMPLES:
         graph = Graph(info)

@@ -98,7 +98,7 @@ def guided(graph: Graph, name: str) -> Blueprint:
 
 
 BLUEPRINTS: dict[str, Callable[[Graph, str], Blueprint]] = {
-    "SD3 text to image": text_to_image,
+    "SD3 picture from text": text_to_image,
     "SD3 inpaint with face fix": inpaint_with_face_fix,
     "SD3 ControlNet + IP-Adapter + accelerator": guided,
 }

@@ -32,6 +32,8 @@ export class Panel {
     const options = { serialize: false, hideOnZoom: false, margin: 0, getValue: () => "", setValue: () => {} }
     const widget = node.addDOMWidget(name, "sd3local_panel", this.#root, options)
     widget.serialize = false
+    // The newest frontend lists it among the node's properties, by this name.
+    widget.label = "SD3 Local"
     // A fixed height, with nothing of the room that texts share.
     widget.computeLayoutSize = undefined
     widget.computeSize = () => [0, this.#height - GAP]
