@@ -16,7 +16,7 @@ from tests.browser.editor import Editor
 from tests.comfy_host import ROOT, ComfyHost
 
 FOLDER = ROOT / "docs" / "editor"
-VIEW = {"width": 1280, "height": 760}
+VIEW = {"width": 1600, "height": 950}
 TEMPLATE = "SD3 text to image"
 
 
@@ -25,7 +25,7 @@ def main() -> None:
         context = browser.new_context(viewport=VIEW, permissions=["clipboard-read", "clipboard-write"])
         context.add_init_script('localStorage.setItem("vueNodesBannerDismissed", "true")')
         editor = Editor(context.new_page(), host, "nodes2", Path(folder))
-        editor.open({"Comfy.Minimap.Visible": False})
+        editor.open({"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0})
         card = editor.templates().and_(editor.page.get_by_test_id(f"template-workflow-{TEMPLATE}"))
         card.scroll_into_view_if_needed()
         editor.page.wait_for_timeout(1000)

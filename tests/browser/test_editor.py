@@ -14,6 +14,7 @@ from tests.browser.editor import Editor, shape
 from tests.comfy_host import ROOT
 
 PROMPT = "a red circle on the left, blue background"
+FROZEN = ROOT / "tests" / "data" / "workflows"
 TEMPLATES = {path.stem: path for path in sorted((ROOT / "example_workflows").glob("*.json"))}
 
 
@@ -111,3 +112,25 @@ def test_every_template_opens(editor: Editor) -> None:
         editor.wait_for_nodes(len(wanted["nodes"]))
         assert editor.state() == wanted, name
         editor.shot(f"template-{name}")
+
+
+def test_workflows_of_earlier_releases_open(editor: Editor, frontend: str) -> None:
+    """Dropped on the canvas, with the values and links that they were saved with; within subgraphs too."""
+    paths = sorted(FROZEN.glob(f"*/editor-{frontend}/*.json"))
+    assert len(paths) >= 3
+    for path in paths:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        editor.drop([path])
+        editor.wait_for_nodes(len(saved["nodes"]))
+        found = editor.graph("graph => graph.serialize()")
+        within = [
+            {part["id"]: shape(part)["nodes"] for part in (one.get("definitions") or {}).get("subgraphs", ())}
+            for one in (found, saved)
+        ]
+        assert list(within[0]) == list(within[1]), path
+        # 1.32.9 confuses widgets within subgraphs when it opens what it saved itself.
+        if not (within[0] and frontend == "1.32.9"):
+            assert shape(found) == shape(saved), path
+            assert within[0] == within[1], path
+        editor.shot(f"frozen-{path.stem}")
+        editor.new()
