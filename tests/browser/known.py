@@ -47,7 +47,7 @@ def main() -> None:
                 )
                 print(frontend, renderer)
                 editor = Editor(page, host, renderer, Path(base)).open()
-                editor.help(editor.add("KSampler"))
+                editor.select(editor.make("KSampler"))
                 print("not known:", *editor.complaints)
                 page.close()
 
