@@ -46,7 +46,8 @@ export function open(made, parent = document.body) {
 /** Lets the pack's own styles apply. */
 export function useStyles() {
   const href = new URL("./styles.css", import.meta.url).href
-  if (!document.querySelector(`link[href="${href}"]`)) document.head.append(element("link", { rel: "stylesheet", href }))
+  if (!document.querySelector(`link[href="${href}"]`))
+    document.head.append(element("link", { rel: "stylesheet", href }))
 }
 
 /**

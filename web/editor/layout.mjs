@@ -31,7 +31,9 @@ export function columns(prompt) {
     if (known !== undefined) return known
     // A graph that runs in a circle is laid out all the same.
     found.set(key, 0)
-    const before = Object.values(prompt[key].inputs).filter(isLink).map(([source]) => source)
+    const before = Object.values(prompt[key].inputs)
+      .filter(isLink)
+      .map(([source]) => source)
     const column = Math.max(-1, ...before.filter((source) => source in prompt).map(depth)) + 1
     found.set(key, column)
     return column
@@ -39,7 +41,9 @@ export function columns(prompt) {
   const deepest = Math.max(...Object.keys(prompt).map(depth))
   // Beside what they go into rather than far away from it.
   for (const key of [...found.keys()].sort((one, other) => (found.get(other) ?? 0) - (found.get(one) ?? 0))) {
-    const users = Object.entries(prompt).filter(([, node]) => Object.values(node.inputs).some((value) => isLink(value) && value[0] === key))
+    const users = Object.entries(prompt).filter(([, node]) =>
+      Object.values(node.inputs).some((value) => isLink(value) && value[0] === key)
+    )
     if (users.length) found.set(key, Math.min(...users.map(([user]) => found.get(user) ?? deepest)) - 1)
   }
   return found

@@ -42,7 +42,13 @@ export class ModelsDialog {
       this.#body
     ),
     this.#alert,
-    element("footer", {}, this.#add, this.#save, button(t("Cancel"), () => this.#dialog.close()))
+    element(
+      "footer",
+      {},
+      this.#add,
+      this.#save,
+      button(t("Cancel"), () => this.#dialog.close())
+    )
   )
 
   /**
@@ -103,7 +109,9 @@ export class ModelsDialog {
     const files = this.#files[/** @type {Kind} */ (row.kind.value)] ?? []
     const options = files.map((file) => element("option", { value: file, textContent: file }))
     if (!files.includes(chosen)) {
-      options.unshift(element("option", { value: chosen, textContent: chosen && t("{file} (missing)", { file: chosen }) }))
+      options.unshift(
+        element("option", { value: chosen, textContent: chosen && t("{file} (missing)", { file: chosen }) })
+      )
     }
     row.file.replaceChildren(...options)
     row.file.value = chosen

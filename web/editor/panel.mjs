@@ -33,7 +33,10 @@ class Panel {
         { className: "sd3local-row" },
         button(t("Save selected nodes"), () => save(meant())),
         button(t("Import a file"), () => file.click()),
-        button(t("Paste"), () => void attempt(t("Presets"), async () => importText(await navigator.clipboard.readText()))),
+        button(
+          t("Paste"),
+          () => void attempt(t("Presets"), async () => importText(await navigator.clipboard.readText()))
+        ),
         file
       ),
       this.#presets
@@ -125,7 +128,13 @@ function card(kept) {
     element("small", { textContent: preset.description ?? "" })
   )
   if (problems.length) {
-    about.append(button(t("{count} problems", { count: problems.length }), () => showList(preset.name, problems), "sd3local-warning"))
+    about.append(
+      button(
+        t("{count} problems", { count: problems.length }),
+        () => showList(preset.name, problems),
+        "sd3local-warning"
+      )
+    )
   }
   const use = button(t("Apply"), () => apply(kept))
   use.disabled = !preset.nodes.length
@@ -168,10 +177,20 @@ function modelsSection(models) {
   const made = section(t("Models"))
   for (const [kind, title] of Object.entries(KINDS)) {
     const rows = (models[kind] ?? []).map(({ file, name }) =>
-      element("li", {}, element("span", { textContent: file }), name === file ? "" : element("code", { textContent: name }))
+      element(
+        "li",
+        {},
+        element("span", { textContent: file }),
+        name === file ? "" : element("code", { textContent: name })
+      )
     )
     made.append(
-      element("details", { open: rows.length < 6 }, element("summary", { textContent: `${title} (${rows.length})` }), element("ul", {}, ...rows))
+      element(
+        "details",
+        { open: rows.length < 6 },
+        element("summary", { textContent: `${title} (${rows.length})` }),
+        element("ul", {}, ...rows)
+      )
     )
   }
   const place = element("div", { className: "sd3local-row" })
@@ -183,7 +202,12 @@ function modelsSection(models) {
 /** @param {{ model: string, dtype: string, shipped: boolean }[]} calibrations */
 function calibrationSection(calibrations) {
   const rows = calibrations.map(({ model, dtype, shipped }) =>
-    element("li", {}, element("span", { textContent: model }), element("code", { textContent: `${dtype}${shipped ? "" : ` · ${t("yours")}`}` }))
+    element(
+      "li",
+      {},
+      element("span", { textContent: model }),
+      element("code", { textContent: `${dtype}${shipped ? "" : ` · ${t("yours")}`}` })
+    )
   )
   const hint = t("Accelerators know these models; for others they take defaults until SD3 Calibrate was run.")
   return section(t("Accelerator calibration"), element("ul", {}, ...rows), element("p", { textContent: hint }))
@@ -191,12 +215,19 @@ function calibrationSection(calibrations) {
 
 /** @param {{ path: string, publicURL: string, exposed: boolean, hasKeys: boolean }} endpoint */
 function endpointSection({ path, publicURL, exposed, hasKeys }) {
-  const url = (publicURL || app.api.apiURL("").replace(/^(?!https?:)/, location.origin).replace(/\/api\/?$/, "")) + path
-  const copy = button(t("Copy"), () =>
-    void attempt(t("Endpoint"), async () => {
-      await navigator.clipboard.writeText(url)
-      toast("success", t("The endpoint's address is copied."))
-    })
+  const url =
+    (publicURL ||
+      app.api
+        .apiURL("")
+        .replace(/^(?!https?:)/, location.origin)
+        .replace(/\/api\/?$/, "")) + path
+  const copy = button(
+    t("Copy"),
+    () =>
+      void attempt(t("Endpoint"), async () => {
+        await navigator.clipboard.writeText(url)
+        toast("success", t("The endpoint's address is copied."))
+      })
   )
   const reach = exposed
     ? hasKeys
@@ -207,7 +238,12 @@ function endpointSection({ path, publicURL, exposed, hasKeys }) {
       : t("It takes requests of this machine, without an API key.")
   return section(
     t("Endpoint"),
-    element("div", { className: "sd3local-row" }, element("code", { textContent: url, className: "sd3local-url" }), copy),
+    element(
+      "div",
+      { className: "sd3local-row" },
+      element("code", { textContent: url, className: "sd3local-url" }),
+      copy
+    ),
     element("p", { textContent: reach })
   )
 }

@@ -53,7 +53,9 @@ function show(node) {
     shown = picture
     const image = element("img", { alt: "", src: addressOf(picture) })
     image.onerror = () => {
-      image.replaceWith(element("p", { className: "problem", textContent: t("There is no such picture, or none any more.") }))
+      image.replaceWith(
+        element("p", { className: "problem", textContent: t("There is no such picture, or none any more.") })
+      )
       panel.fit()
     }
     place.replaceChildren(...(image.getAttribute("src") ? [image] : []), choose, file)

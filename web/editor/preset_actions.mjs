@@ -63,12 +63,20 @@ export function save(nodes) {
   const name = element("input", { ariaLabel: t("Name"), placeholder: t("Name"), maxLength: 80, required: true })
   const about = element("input", { ariaLabel: t("Description"), placeholder: t("Description"), maxLength: 500 })
   const alert = element("div", { role: "alert" })
-  const lines = nodes.flatMap((node) => Object.entries(valuesOf(node)).map(([input, value]) => line(node, input, value)))
+  const lines = nodes.flatMap((node) =>
+    Object.entries(valuesOf(node)).map(([input, value]) => line(node, input, value))
+  )
   const groups = nodes.map((node) => {
     const own = lines.filter((one) => one.node === node)
     return element("fieldset", {}, element("legend", { textContent: node.title }), ...own.map((one) => one.label))
   })
-  const made = dialog(t("Save a preset"), name, about, element("div", { className: "sd3local-values" }, ...groups), alert)
+  const made = dialog(
+    t("Save a preset"),
+    name,
+    about,
+    element("div", { className: "sd3local-values" }, ...groups),
+    alert
+  )
   const keep = async () => {
     const settings = nodes.map((node) => {
       const chosen = lines.filter((one) => one.node === node && one.box.checked)
@@ -95,7 +103,12 @@ export function save(nodes) {
     }
   }
   made.append(
-    element("footer", {}, button(t("Save"), () => void keep(), "apart"), button(t("Cancel"), () => made.close()))
+    element(
+      "footer",
+      {},
+      button(t("Save"), () => void keep(), "apart"),
+      button(t("Cancel"), () => made.close())
+    )
   )
   open(made)
   name.focus()
@@ -192,7 +205,14 @@ export function choose(presets, nodes) {
     list.append(choice)
   }
   if (!fitting.length) list.append(t("No preset has settings for these nodes."))
-  made.append(list, element("footer", {}, button(t("Cancel"), () => made.close(), "apart")))
+  made.append(
+    list,
+    element(
+      "footer",
+      {},
+      button(t("Cancel"), () => made.close(), "apart")
+    )
+  )
   open(made)
 }
 

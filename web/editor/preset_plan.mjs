@@ -26,12 +26,15 @@ export function plan(preset, targets) {
   for (const kind of new Set(preset.nodes.map((settings) => settings.node))) {
     const settings = preset.nodes.filter((one) => one.node === kind)
     const found = targets.flatMap((target, index) => (target.kind === kind ? [index] : []))
-    const pairs = settings.length === 1 ? found.map((target) => [0, target]) : found.map((target, index) => [index, target])
+    const pairs =
+      settings.length === 1 ? found.map((target) => [0, target]) : found.map((target, index) => [index, target])
     const fitting = pairs.filter(([index]) => index < settings.length)
     for (const [index, target] of fitting) changeOne(settings[index].values, target, targets[target], changes, remarks)
     if (found.length < settings.length) {
       const missing = settings.length - found.length
-      remarks.push(t("{missing} of {count} {kind} are left out: there are no such nodes.", count(settings, missing, kind)))
+      remarks.push(
+        t("{missing} of {count} {kind} are left out: there are no such nodes.", count(settings, missing, kind))
+      )
     } else if (fitting.length < found.length) {
       remarks.push(t("{count} {kind} stay as they are: the preset has fewer.", count(found, 0, kind, fitting.length)))
     }
@@ -44,7 +47,10 @@ export function plan(preset, targets) {
  * @returns {string} a file's name on every system
  */
 export function slug(name) {
-  const plain = name.normalize("NFKC").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-")
+  const plain = name
+    .normalize("NFKC")
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, "-")
   return plain.slice(0, 60).replace(/^-+|-+$/g, "") || "preset"
 }
 

@@ -51,7 +51,12 @@ export async function copyRequests() {
 
 /** The dialog that takes a request as text, as a file, or out of a picture. */
 export function importDialog() {
-  const text = element("textarea", { rows: 14, spellcheck: false, ariaLabel: t("API request"), className: "sd3local-code" })
+  const text = element("textarea", {
+    rows: 14,
+    spellcheck: false,
+    ariaLabel: t("API request"),
+    className: "sd3local-code"
+  })
   text.placeholder = t("Paste one request, or an array of them, or drop a JSON file or a picture here.")
   const errors = element("ul", { role: "alert", className: "sd3local-remarks" })
   const file = element("input", { type: "file", accept: ".json,image/png,image/jpeg,image/webp", hidden: true })
@@ -72,16 +77,20 @@ export function importDialog() {
       if (!given) return
       text.value = isPicture(given) ? JSON.stringify(await requestIn(given), null, 2) : await given.text()
     })
-  const load = button(t("Import"), () =>
-    void shown(async () => {
-      load.disabled = true
-      try {
-        await openRequests(parsed(text.value))
-        made.close()
-      } finally {
-        load.disabled = false
-      }
-    }), "apart")
+  const load = button(
+    t("Import"),
+    () =>
+      void shown(async () => {
+        load.disabled = true
+        try {
+          await openRequests(parsed(text.value))
+          made.close()
+        } finally {
+          load.disabled = false
+        }
+      }),
+    "apart"
+  )
   file.onchange = () => void take(file.files?.[0])
   made.addEventListener("dragover", (event) => event.preventDefault())
   made.addEventListener("drop", (event) => {
@@ -90,7 +99,13 @@ export function importDialog() {
     void take(event.dataTransfer?.files[0])
   })
   made.append(
-    element("footer", {}, button(t("Choose a file"), () => file.click()), load, button(t("Cancel"), () => made.close()))
+    element(
+      "footer",
+      {},
+      button(t("Choose a file"), () => file.click()),
+      load,
+      button(t("Cancel"), () => made.close())
+    )
   )
   open(made)
   text.focus()
@@ -145,7 +160,10 @@ async function openFile(file) {
     else await app.handleFile(file)
     return
   }
-  const given = await file.text().then(JSON.parse).catch(() => null)
+  const given = await file
+    .text()
+    .then(JSON.parse)
+    .catch(() => null)
   const first = Array.isArray(given) ? given[0] : given
   if (first?.format === FORMAT) await importPresets(JSON.stringify(given))
   else if ((first?.request ?? first)?.taskType) await openRequests(given)

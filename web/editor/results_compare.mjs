@@ -89,7 +89,13 @@ export class Comparison {
       return made
     }
     const number = element("span", { textContent: `${this.#index + 1} / ${count}`, ariaLive: "polite" })
-    return element("span", { className: "pages" }, turn("‹", t("earlier pair"), -1), number, turn("›", t("next pair"), 1))
+    return element(
+      "span",
+      { className: "pages" },
+      turn("‹", t("earlier pair"), -1),
+      number,
+      turn("›", t("next pair"), 1)
+    )
   }
 
   /**

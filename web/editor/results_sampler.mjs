@@ -63,7 +63,8 @@ export class RunPanel {
       ...drawings
     )
     details.addEventListener("toggle", () => this.#panel.fit())
-    const unsafe = summary.unsafe.length > 0 ? t("Unsafe: result {numbers}", { numbers: summary.unsafe.join(", ") }) : ""
+    const unsafe =
+      summary.unsafe.length > 0 ? t("Unsafe: result {numbers}", { numbers: summary.unsafe.join(", ") }) : ""
     /** @type {[string, string][]} */
     const lines = [
       [headline(summary), ""],

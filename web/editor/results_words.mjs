@@ -47,7 +47,8 @@ export function progressText({ done, total, reused, left, aside }) {
   const parts = [t("step {done} of {total}", { done, total })]
   if (reused > 0) parts.push(t("{count} reused", { count: reused }))
   // To the whole second: what is left is a guess.
-  if (left !== null) parts.push(t("{time} left", { time: duration(left < 10 ? Math.ceil(left) : left).replace(".0", "") }))
+  if (left !== null)
+    parts.push(t("{time} left", { time: duration(left < 10 ? Math.ceil(left) : left).replace(".0", "") }))
   return parts.join(" · ")
 }
 

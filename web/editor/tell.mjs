@@ -39,7 +39,13 @@ export async function attempt(title, work) {
 export function showList(title, lines) {
   const items = lines.map((line) => element("li", { textContent: line }))
   const made = dialog(title, element("ul", { className: "sd3local-remarks" }, ...items))
-  made.append(element("footer", {}, button(t("Close"), () => made.close(), "apart")))
+  made.append(
+    element(
+      "footer",
+      {},
+      button(t("Close"), () => made.close(), "apart")
+    )
+  )
   open(made)
 }
 
@@ -61,7 +67,12 @@ export function ask(title, value) {
     }
     form.onsubmit = save
     made.append(
-      element("footer", {}, button(t("OK"), save, "apart"), button(t("Cancel"), () => made.close()))
+      element(
+        "footer",
+        {},
+        button(t("OK"), save, "apart"),
+        button(t("Cancel"), () => made.close())
+      )
     )
     made.addEventListener("close", () => resolve(given))
     open(made)
@@ -83,7 +94,14 @@ export function confirm(title, text, yes) {
       given = true
       made.close()
     }
-    made.append(element("footer", {}, button(yes, accept, "apart"), button(t("Cancel"), () => made.close())))
+    made.append(
+      element(
+        "footer",
+        {},
+        button(yes, accept, "apart"),
+        button(t("Cancel"), () => made.close())
+      )
+    )
     made.addEventListener("close", () => resolve(given))
     open(made)
   })

@@ -31,7 +31,9 @@ export async function pictureOf(nodes) {
 function shownBy(node) {
   if (!(node.comfyClass ?? "").match(/^(SD3LocalDelivery|PreviewImage|SaveImage)$/)) return []
   const output = app.nodeOutputs?.[String(node.id)]
-  return (output?.images ?? []).map((/** @type {Record<string, string>} */ image) => app.api.apiURL(`/view?${new URLSearchParams({ ...image })}`))
+  return (output?.images ?? []).map((/** @type {Record<string, string>} */ image) =>
+    app.api.apiURL(`/view?${new URLSearchParams({ ...image })}`)
+  )
 }
 
 /**

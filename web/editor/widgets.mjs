@@ -56,8 +56,7 @@ function help(node) {
   const kind = kindOf(node)
   const panel = new Panel(node)
   panels.set(node, panel)
-  const helper =
-    kind === "SD3LocalInputs" ? maskButton(node, panel) : HELPERS[kind] && new HELPERS[kind](node, panel)
+  const helper = kind === "SD3LocalInputs" ? maskButton(node, panel) : HELPERS[kind] && new HELPERS[kind](node, panel)
   const judged = new Judged(node, panel)
   const look = () => {
     helper?.look()

@@ -123,9 +123,12 @@ export class OutpaintFrame {
     this.#picture.classList.toggle("known", image !== undefined)
     const sizes = `${picture.width} x ${picture.height} → ${whole.width} x ${whole.height}`
     this.#text.textContent = image ? sizes : t("{sizes} (size of the seed image assumed)", { sizes })
-    this.#apply.hidden = !image || !sampler || ["width", "height"].every(
-      (name) => widgetOf(sampler, name)?.value === whole[/** @type {"width" | "height"} */ (name)]
-    )
+    this.#apply.hidden =
+      !image ||
+      !sampler ||
+      ["width", "height"].every(
+        (name) => widgetOf(sampler, name)?.value === whole[/** @type {"width" | "height"} */ (name)]
+      )
     this.#panel.fit()
   }
 

@@ -64,9 +64,7 @@ export class SizePicker {
       element(
         "optgroup",
         { label },
-        ...sizes.map((size) =>
-          element("option", { value: `${size.width}x${size.height}`, textContent: nameOf(size) })
-        )
+        ...sizes.map((size) => element("option", { value: `${size.width}x${size.height}`, textContent: nameOf(size) }))
       )
     )
     this.#select.replaceChildren(...made)

@@ -25,7 +25,13 @@ function lightened(/** @type {string} */ colour) {
   const saturation = (high - low) / (1 - Math.abs(2 * lightness - 1))
   const span = saturation * (1 - Math.abs(2 * (lightness + 0.5) - 1))
   const made = parts.map((part) => lightness + 0.5 + (high > low ? ((part - lightness) / (high - low)) * span : 0))
-  return `#${made.map((part) => Math.round(part * 255).toString(16).padStart(2, "0")).join("")}`
+  return `#${made
+    .map((part) =>
+      Math.round(part * 255)
+        .toString(16)
+        .padStart(2, "0")
+    )
+    .join("")}`
 }
 
 test("every node of the pack has a kind, and every kind a node", () => {
@@ -41,7 +47,10 @@ test("kinds differ in lightness, not in hue alone", () => {
   const steps = bodies.slice(1).map((body, index) => contrast(body, bodies[index]))
   assert.ok(Math.min(...steps) >= 1.1, String(steps))
   const lightnesses = bodies.map(luminance)
-  assert.deepEqual(lightnesses, lightnesses.toSorted((a, b) => a - b))
+  assert.deepEqual(
+    lightnesses,
+    lightnesses.toSorted((a, b) => a - b)
+  )
 })
 
 test("titles and names of slots can be read on them, in the dark and in the light theme", () => {

@@ -20,7 +20,10 @@ test("a definition says everything in the user's language", () => {
     display_name: "SD3 Model",
     description: "Loads.",
     input: {
-      required: { model: ["COMBO", { display_name: "model", tooltip: "A file." }], other: ["INT", { tooltip: "New." }] },
+      required: {
+        model: ["COMBO", { display_name: "model", tooltip: "A file." }],
+        other: ["INT", { tooltip: "New." }]
+      },
       optional: { lora: ["SD3_LORA", { display_name: "lora", tooltip: "Earlier." }] }
     },
     output_tooltips: ["The result.", "New."]
