@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .editor import Graph, Node, Output, prefix
-from .layout import PROMPT, SAMPLING
+from .layout import PROMPT, RESULT, SAMPLING
 
 SIDE = 128
 SEED_IMAGE, GUIDE, REFERENCE, MASK = "Seed image", "Guide", "Reference", "Mask"
@@ -190,6 +190,21 @@ def accelerator(graph: Graph, name: str) -> None:
     saved(graph, sampler(graph, of, said, 21, acceleratorOptions=faster[0]), name)
 
 
+def compare(graph: Graph, name: str) -> None:
+    graph.note = (
+        "**SD3 Compare** lays two pictures over each other: here one without and one with **SD3 Accelerator**. It says "
+        "how far they differ, and how much less time the second took.\n\n**Try** to drag the slider, and another *tea "
+        "cache distance*."
+    )
+    of = model(graph)
+    said = graph.add("SD3LocalPrompt", positivePrompt="a green cross on the left, white background")
+    plain = sampler(graph, of, said, 23, "Without accelerator")
+    faster = graph.add("SD3LocalAccelerator", teaCache=True)
+    quick = sampler(graph, of, said, 23, "With accelerator", acceleratorOptions=faster[0])
+    graph.add("SD3LocalCompare", section=RESULT, imagesA=plain[0], imagesB=quick[0], resultA=plain[2], resultB=quick[2])
+    saved(graph, quick, name)
+
+
 def everything(graph: Graph, name: str) -> None:
     graph.note = (
         "Everything in one run: a seed image with a mask and a margin, a LoRA, a ControlNet, an IP-Adapter, two "
@@ -232,6 +247,7 @@ EXAMPLES: dict[str, Callable[[Graph, str], None]] = {
     "SD3 face fix": face_fix,
     "SD3 safety check": safety,
     "SD3 accelerator": accelerator,
+    "SD3 compare": compare,
     "SD3 everything at once": everything,
 }
 """By title: the template browser shows a file's name as title and as description, and packs can tell it no other."""
