@@ -17,7 +17,7 @@ from ..pipelines.request import ImageInference
 from ..pipelines.text import Tokenizers
 from ..pipelines.text.count import T5_TRAINED, count
 from ..pipelines.text.tokens import CLIP_LENGTH
-from .presets import EDITOR_ONLY, inputs
+from .presets import EDITOR_ONLY, inputs, is_node
 
 MOST_NODES = 500
 MOST_TEXTS, LONGEST_TEXT = 4, 20_000
@@ -36,7 +36,7 @@ def judged(given: Any) -> dict[str, Any]:
     if not isinstance(nodes, list) or len(nodes) > MOST_NODES:
         raise _unreadable("nodes", nodes, f"an array of up to {MOST_NODES} nodes")
     for index, one in enumerate(nodes):
-        if not _is_node(one):
+        if not is_node(one) or not isinstance(one.get("linked", []), list):
             raise _unreadable(f"nodes[{index}]", one, 'an object of "node", "values" and "linked"')
     return {"nodes": [_judged(one["node"], one["values"], one.get("linked", ())) for one in nodes]}
 
@@ -141,15 +141,6 @@ def _files() -> dict[str, dict[str, Callable[[Any], Any]]]:
         "SD3LocalFaceFix": {"detector": beside("auto", optional_models.detector_path)},
         "SD3LocalSafety": {"classifier": beside("auto", optional_models.classifier_path)},
     }
-
-
-def _is_node(given: Any) -> bool:
-    return (
-        isinstance(given, Mapping)
-        and isinstance(given.get("node"), str)
-        and isinstance(given.get("values"), Mapping)
-        and isinstance(given.get("linked", []), list)
-    )
 
 
 def _unreadable(name: str, value: Any, must: str) -> RequestError:

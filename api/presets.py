@@ -99,7 +99,7 @@ def read(given: Any) -> Preset:
     faults += [
         _fault(f"nodes[{index}]", one, 'an object of "node", a text, and "values", an object')
         for index, one in enumerate(nodes)
-        if not _is_node(one)
+        if not is_node(one)
     ]
     if faults:
         raise RequestError.of(faults)
@@ -169,7 +169,8 @@ def _together(
     return faults
 
 
-def _is_node(given: Any) -> bool:
+def is_node(given: Any) -> bool:
+    """Whether it is an object of a node's id and its values by input."""
     return (
         isinstance(given, Mapping)
         and isinstance(given.get("node"), str)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser.chromium import launched
+from tests.browser.chromium import launched, profile
 from tests.browser.editor import Editor
 from tests.comfy_host import ROOT, ComfyHost
 
@@ -22,8 +22,7 @@ TEMPLATE = "SD3 text to image"
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ComfyHost(Path(folder)) as host, launched() as browser:
-        context = browser.new_context(viewport=VIEW, permissions=["clipboard-read", "clipboard-write"])
-        context.add_init_script('localStorage.setItem("vueNodesBannerDismissed", "true")')
+        context = profile(browser, VIEW)
         editor = Editor(context.new_page(), host, "nodes2", Path(folder))
         editor.open({"Comfy.Minimap.Visible": False, "LiteGraph.Canvas.MinFontSizeForLOD": 0})
         card = editor.templates().and_(editor.page.get_by_test_id(f"template-workflow-{TEMPLATE}"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tests.installed import python_packages
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGES = ("chromium", "fonts-liberation")
@@ -39,6 +39,14 @@ def launched(headless: bool = True) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"], headless=headless)
         yield browser
         browser.close()
+
+
+def profile(browser: Browser, view: Mapping[str, int]) -> BrowserContext:
+    """A new profile with windows of the size `view`, in which pages may use the clipboard."""
+    context = browser.new_context(viewport=view, permissions=["clipboard-read", "clipboard-write"])
+    # The first visit's advertisement.
+    context.add_init_script('localStorage.setItem("vueNodesBannerDismissed", "true")')
+    return context
 
 
 def chromium(environ: Mapping[str, str] = os.environ) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.chromium import launched
+from tests.browser.chromium import launched, profile
 from tests.browser.editor import RENDERERS, Editor
 from tests.comfy_host import ROOT, ComfyHost
 from tests.installed import python_packages
@@ -65,9 +65,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module", params=RENDERERS)
 def opened(request: pytest.FixtureRequest, frontend: str, editor_host: ComfyHost, browser: Browser) -> Iterator[Editor]:
     """The editor in a new profile of the browser, which the tests of a module share: to load it takes seconds."""
-    context = browser.new_context(viewport=VIEW, permissions=["clipboard-read", "clipboard-write"])
-    # The first visit's advertisement.
-    context.add_init_script('localStorage.setItem("vueNodesBannerDismissed", "true")')
+    context = profile(browser, VIEW)
     screenshots = SCREENSHOTS / f"{frontend}-{request.param}"
     yield Editor(context.new_page(), editor_host, request.param, screenshots).open()
     context.close()

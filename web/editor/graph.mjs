@@ -6,6 +6,7 @@
  */
 
 import { app } from "./comfy.mjs"
+import { linkedInputs } from "./widgets_node.mjs"
 
 const PREFIX = "SD3Local"
 
@@ -51,20 +52,11 @@ export function inputsOf(node) {
 
 /**
  * @param {LGraphNode} node
- * @param {string} name
- * @returns {boolean} whether the input's value comes from another node
- */
-export function isLinked(node, name) {
-  const slot = (node.inputs ?? []).findIndex((input) => input.widget?.name === name)
-  return slot >= 0 && node.isInputConnected(slot)
-}
-
-/**
- * @param {LGraphNode} node
  * @returns {Record<string, unknown>} the values that were set in the node itself, by input
  */
 export function valuesOf(node) {
-  const own = inputsOf(node).filter((widget) => !isLinked(node, widget.name))
+  const linked = linkedInputs(node)
+  const own = inputsOf(node).filter((widget) => !linked.includes(widget.name))
   return Object.fromEntries(own.map((widget) => [widget.name, widget.value]))
 }
 

@@ -3,10 +3,10 @@
 import { app } from "./comfy.mjs"
 import { button, element } from "./dom.mjs"
 import { KINDS, ModelsDialog } from "./models.mjs"
-import { apply, copyText, duplicate, exportFile, importText, meant, rename, save } from "./preset_actions.mjs"
+import { apply, copyText, duplicate, exportFile, importPresets, meant, rename, save } from "./preset_actions.mjs"
 import { changed, list, remove } from "./preset_store.mjs"
 import { copyRequests, importDialog } from "./requests.mjs"
-import { call, messages } from "./server.mjs"
+import { call, messages, parsed } from "./server.mjs"
 import { attempt, confirm, showList, toast } from "./tell.mjs"
 import { t } from "./words.mjs"
 
@@ -35,7 +35,7 @@ class Panel {
         button(t("Import a file"), () => file.click()),
         button(
           t("Paste"),
-          () => void attempt(t("Presets"), async () => importText(await navigator.clipboard.readText()))
+          () => void attempt(t("Presets"), async () => importPresets(parsed(await navigator.clipboard.readText())))
         ),
         file
       ),
@@ -71,7 +71,7 @@ class Panel {
 
   /** @param {FileList | null} files */
   async #take(files) {
-    for (const file of files ?? []) await attempt(file.name, async () => importText(await file.text()))
+    for (const file of files ?? []) await attempt(file.name, async () => importPresets(parsed(await file.text())))
   }
 
   async #showPresets() {

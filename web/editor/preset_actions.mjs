@@ -9,12 +9,13 @@
 
 import { app } from "./comfy.mjs"
 import { button, dialog, download, element, open } from "./dom.mjs"
-import { all, asOneStep, choicesOf, inputsOf, isLinked, selected, setValue, valuesOf } from "./graph.mjs"
+import { all, asOneStep, choicesOf, inputsOf, selected, setValue, valuesOf } from "./graph.mjs"
 import { plan, slug } from "./preset_plan.mjs"
 import { FORMAT, add, judge, replace, written } from "./preset_store.mjs"
 import { Refused, messages } from "./server.mjs"
 import { ask, showList, toast } from "./tell.mjs"
 import { pictureOf } from "./thumbnail.mjs"
+import { linkedInputs } from "./widgets_node.mjs"
 import { t } from "./words.mjs"
 
 /**
@@ -42,10 +43,11 @@ export function apply(kept, nodes = selected().length ? selected() : all()) {
  * @returns {Target}
  */
 function targetOf(node) {
+  const linked = linkedInputs(node)
   const inputs = inputsOf(node).map((widget) => ({
     name: widget.name,
     value: widget.value,
-    linked: isLinked(node, widget.name),
+    linked: linked.includes(widget.name),
     choices: choicesOf(widget)
   }))
   return { kind: node.comfyClass ?? "", title: node.title, inputs }
@@ -164,18 +166,12 @@ export async function copyText(kept) {
 }
 
 /**
- * Keeps presets from someone else: the JSON of one, or an array of them.
+ * Keeps presets from someone else: one, or an array of them.
  *
  * Throws Refused for what is none; then nothing was kept.
- * @param {string} text
+ * @param {unknown} given
  */
-export async function importText(text) {
-  let given
-  try {
-    given = JSON.parse(text)
-  } catch (error) {
-    throw new Refused([t("This is no JSON: {reason}", { reason: error instanceof Error ? error.message : "" })])
-  }
+export async function importPresets(given) {
   const presets = Array.isArray(given) ? given : [given]
   const judged = []
   for (const one of presets) judged.push(await judge(one))

@@ -4,9 +4,9 @@ import { build, sources } from "./build.mjs"
 import { app } from "./comfy.mjs"
 import { button, dialog, element, open } from "./dom.mjs"
 import { dataUri } from "./pictures.mjs"
-import { importText as importPresets } from "./preset_actions.mjs"
+import { importPresets } from "./preset_actions.mjs"
 import { FORMAT } from "./preset_store.mjs"
-import { Refused, call, messages } from "./server.mjs"
+import { Refused, call, messages, parsed } from "./server.mjs"
 import { attempt, showList, toast } from "./tell.mjs"
 import { t } from "./words.mjs"
 
@@ -111,18 +111,6 @@ export function importDialog() {
   text.focus()
 }
 
-/**
- * @param {string} text
- * @returns {unknown}
- */
-function parsed(text) {
-  try {
-    return JSON.parse(text)
-  } catch (error) {
-    throw new Refused([t("This is no JSON: {reason}", { reason: error instanceof Error ? error.message : "" })])
-  }
-}
-
 /** @param {File} file */
 function isPicture(file) {
   return file.type.startsWith("image/")
@@ -165,7 +153,7 @@ async function openFile(file) {
     .then(JSON.parse)
     .catch(() => null)
   const first = Array.isArray(given) ? given[0] : given
-  if (first?.format === FORMAT) await importPresets(JSON.stringify(given))
+  if (first?.format === FORMAT) await importPresets(given)
   else if ((first?.request ?? first)?.taskType) await openRequests(given)
   else await app.handleFile(file)
 }

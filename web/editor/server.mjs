@@ -49,3 +49,16 @@ export async function call(path, { method, body } = {}) {
 export function messages(error) {
   return error instanceof Refused ? error.messages : [error instanceof Error ? error.message : String(error)]
 }
+
+/**
+ * A text of the user's as JSON. Throws Refused where it is none.
+ * @param {string} text
+ * @returns {unknown}
+ */
+export function parsed(text) {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new Refused([t("This is no JSON: {reason}", { reason: error instanceof Error ? error.message : "" })])
+  }
+}

@@ -1,6 +1,7 @@
 /** A small picture for a preset: of what the graph last drew. */
 
 import { app } from "./comfy.mjs"
+import { addressOf } from "./results_find.mjs"
 
 const SIDE = 96
 
@@ -31,9 +32,7 @@ export async function pictureOf(nodes) {
 function shownBy(node) {
   if (!(node.comfyClass ?? "").match(/^(SD3LocalDelivery|PreviewImage|SaveImage)$/)) return []
   const output = app.nodeOutputs?.[String(node.id)]
-  return (output?.images ?? []).map((/** @type {Record<string, string>} */ image) =>
-    app.api.apiURL(`/view?${new URLSearchParams({ ...image })}`)
-  )
+  return (output?.images ?? []).map(addressOf)
 }
 
 /**

@@ -1,6 +1,7 @@
 /** ComfyUI's mask editor, opened on the picture that a node takes. */
 
 import { app } from "./comfy.mjs"
+import { toast } from "./tell.mjs"
 import { sourceOf } from "./widgets_node.mjs"
 import { t } from "./words.mjs"
 
@@ -26,7 +27,10 @@ export function paintable(node) {
 export async function paintMask(node) {
   const source = paintable(node)
   if (source === null || !(source.imgs?.length || source.previewMediaType === "image")) {
-    tell(t("There is no picture to paint on: connect ComfyUI's Load Image to the seed image, and choose one there."))
+    const told = t(
+      "There is no picture to paint on: connect ComfyUI's Load Image to the seed image, and choose one there."
+    )
+    toast("info", t("Paint the mask"), told)
     return
   }
   if (sourceOf(node, "maskImage") === null) {
@@ -37,12 +41,4 @@ export async function paintMask(node) {
   app.canvas.deselectAll()
   app.canvas.select(source)
   await app.extensionManager.command.execute(COMMAND)
-}
-
-/** @param {string} detail */
-function tell(detail) {
-  const toast = app.extensionManager.toast
-  const title = t("Paint the mask")
-  if (toast.info) toast.info(title, { description: detail })
-  else toast.add({ severity: "info", summary: title, detail, life: 6000 })
 }
