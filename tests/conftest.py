@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Read when torch is first imported: many-threaded torch stalls on a machine that others use too.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -23,6 +24,10 @@ from tests.comfy_inside import import_comfy  # noqa: E402
 from tools.pack import import_pack  # noqa: E402
 
 import_pack()
+
+# How fast examples are made depends on what else the machine does, and says nothing about the pack.
+settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 def pytest_runtest_setup() -> None:
