@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -68,7 +68,19 @@ class Entry:
 
 
 Table = Mapping[str, Entry]
-Stamp = tuple[int, int]
+
+
+class Stamp(NamedTuple):
+    """A file at one time. `node` is its inode: a file that takes another's place within one tick of the clock that
+    dates files, and has its size, is told apart by nothing else."""
+
+    size: int
+    modified: int
+    node: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def read_table(path: Path, parameter: str) -> dict[str, Entry]:
@@ -100,7 +112,7 @@ def read_table(path: Path, parameter: str) -> dict[str, Entry]:
     except OSError as error:
         raise faults.invalid(path, f"cannot be read: {error.strerror or error}.", parameter) from None
     header = _parse(path, raw, parameter)
-    return _entries(path, header, 8 + length, (status.st_size, status.st_mtime_ns), parameter)
+    return _entries(path, header, 8 + length, Stamp.of(status), parameter)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -197,11 +209,11 @@ def _entries(path: Path, header: dict[str, Any], data: int, stamp: Stamp, parame
                 f'is damaged: the tensors "{_short(first)}" and "{_short(second)}" overlap; download or copy it again.',
                 parameter,
             )
-    short = data + max((end for _, end, _ in spans), default=0) - stamp[0]
+    short = data + max((end for _, end, _ in spans), default=0) - stamp.size
     if short > 0:
         raise faults.invalid(
             path,
-            f"is cut short: {short:,} of {stamp[0] + short:,} bytes are missing; download or copy it again.",
+            f"is cut short: {short:,} of {stamp.size + short:,} bytes are missing; download or copy it again.",
             parameter,
         )
     return table
@@ -228,8 +240,9 @@ def _mapping(path: Path, stamp: Stamp, parameter: str) -> mmap.mmap:
     if mapping is None:
         try:
             with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if (status.st_size, status.st_mtime_ns) != stamp:
+                found = Stamp.of(os.fstat(file.fileno()))
+                # Some network file systems number a file anew each time that it is opened.
+                if found._replace(node=stamp.node) != stamp:
                     raise faults.invalid(path, "has changed since it was chosen; choose it again.", parameter)
                 mapping = mmap.mmap(file.fileno(), 0, **_PRIVATE)
         except FileNotFoundError:
