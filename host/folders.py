@@ -53,7 +53,7 @@ def model_path(name: str) -> Path:
 
 def files(folder: str) -> list[str]:
     """`FROM_MODEL`, then the files of one of ComfyUI's model folders."""
-    return [FROM_MODEL, *folder_paths.get_filename_list(folder)]
+    return [FROM_MODEL, *listed(folder)]
 
 
 def file_path(name: str, folder: str, parameter: str) -> Path | None:
@@ -61,6 +61,19 @@ def file_path(name: str, folder: str, parameter: str) -> Path | None:
     if name == FROM_MODEL:
         return None
     return _pick(name, _paths(folder), parameter, folder)
+
+
+def listed(folder: str) -> dict[str, Path]:
+    """The files of one of ComfyUI's model folders by the names that it lists them with."""
+    try:
+        names = folder_paths.get_filename_list(folder)
+    except FileNotFoundError:
+        # ComfyUI asks for the date of every folder that it listed before, and fails from then on where one of them was
+        # removed: https://github.com/Comfy-Org/ComfyUI/pull/14497
+        folder_paths.filename_list_cache.pop(folder, None)
+        names = folder_paths.get_filename_list(folder)
+    paths = ((name, folder_paths.get_full_path(folder, name)) for name in names)
+    return {name: Path(path) for name, path in paths if path is not None}
 
 
 def add_ons(folder: str) -> list[str]:
@@ -126,12 +139,7 @@ def _paths(folder: str) -> dict[str, Path]:
             for place, _, names in os.walk(root, followlinks=True)
             if "model_index.json" in names
         }
-    found = {}
-    for name in folder_paths.get_filename_list(folder):
-        path = folder_paths.get_full_path(folder, name)
-        if path is not None:
-            found[name] = Path(path)
-    return found
+    return listed(folder)
 
 
 def _pick(name: object, paths: dict[str, Path], parameter: str, folders: str) -> Path:

@@ -11,6 +11,7 @@ import torch
 
 from ..pipelines.errors import RequestError, show
 from ..pipelines.rules import code
+from .folders import listed
 
 NANO_FACE = "nano-face"
 """The detector that comes with the pack, for the faces that sd3-nano paints."""
@@ -55,11 +56,10 @@ def _detector_paths() -> dict[str, Path]:
         _register(folder, models / beginning.rstrip("/"), folder_paths.supported_pt_extensions)
     paths: dict[str, Path] = {}
     for folder, beginning in _DETECTOR_FOLDERS.items():
-        for name in folder_paths.get_filename_list(folder):
-            path = folder_paths.get_full_path(folder, name)
-            if path is not None and name.lower().endswith(".pt"):
+        for name, path in listed(folder).items():
+            if name.lower().endswith(".pt"):
                 # The folder `ultralytics` holds the others too, under these very names.
-                paths.setdefault(beginning + Path(name).as_posix(), Path(path))
+                paths.setdefault(beginning + Path(name).as_posix(), path)
     return {**paths, NANO_FACE: _NANO_FACE_FILE}
 
 

@@ -129,3 +129,21 @@ def test_a_replaced_file_is_read_anew(node: Any, loras: Path) -> None:
     write_lora(loras / "one.safetensors", {**PAIR, "transformer.context_embedder.alpha": torch.tensor(1.0)})
     assert node.fingerprint_inputs(model="one.safetensors", **VALUES) != before
     assert node.fingerprint_inputs(model="none", **VALUES) is None
+
+
+def test_a_folder_that_goes_while_comfyui_runs_takes_only_its_own_files_along(node: Any, loras: Path) -> None:
+    """ComfyUI's own list of the folder is an error from then on."""
+
+    def offered() -> set[str]:
+        (model,) = (item for item in node.define_schema().inputs if item.id == "model")
+        return set(model.options)
+
+    (loras / "gone").mkdir()
+    write_lora(loras / "gone" / "three.safetensors", PAIR)
+    three = os.path.join("gone", "three.safetensors")
+    before = offered()
+    assert three in before
+    shutil.rmtree(loras / "gone")
+    assert offered() == before - {three}
+    with pytest.raises(RequestError, match="three"):
+        spec_of(node, three)
