@@ -87,9 +87,12 @@ def _judged(node: str, values: Mapping[str, Any], linked: Any) -> dict[str, Any]
         effective = {name: given.get(name, field.default) for name, field in fields.items()}
         idle += without_effect(cls, effective | ({"inputs": pictures} if pictures else {}))
     idle += _idle_choices(node, values, linked)
+    together: dict[str, tuple[str, ...]] = {}
+    for parameters, reason in idle:
+        together[reason] = (*together.get(reason, ()), *parameters)
     return {
         "problems": [{"parameter": fault.parameter, "message": str(fault)} for fault in problems],
-        "idle": [one._asdict() for one in idle],
+        "idle": [Idle(parameters, reason)._asdict() for reason, parameters in together.items()],
     }
 
 

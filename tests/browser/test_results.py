@@ -99,6 +99,25 @@ def test_a_run_tells_of_itself_and_is_compared_with_another(editor: Editor) -> N
     assert "2 / 2" in view.inner_text()
     assert editor.graph("(graph, id) => [...graph.getNodeById(id).pos]", compare) == place
 
+    # An undo makes all nodes anew, and what is on the screen is the new one's.
+    editor.graph(
+        """(graph, id) => {
+          window.app.canvas.emitBeforeChange()
+          graph.getNodeById(id).pos = [...graph.getNodeById(id).pos].map((value) => value + 10)
+          window.app.canvas.emitAfterChange()
+        }""",
+        compare,
+    )
+    editor.command("Comfy.Undo")
+    page.wait_for_function(
+        """id => {
+          const { widgets } = window.app.canvas.graph.getNodeById(id)
+          const { element } = widgets.find(({ name }) => name === "sd3local.compare")
+          return element.checkVisibility() && element.querySelectorAll("img").length === 2
+        }""",
+        arg=compare,
+    )
+
     editor.show(fast)
     summary = page.locator("details:visible summary", has_text="Report").last
     # In Nodes 2.0 it lies below the screen's end.

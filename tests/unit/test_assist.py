@@ -76,7 +76,8 @@ def test_idle_options_of_nodes(comfy: ModuleType) -> None:
     assert idle(judged("SD3LocalInputs", values, ["seedImage"])) == {"maskMargin"}
     assert idle(judged("SD3LocalInputs", values, ["seedImage", "maskImage"])) == set()
     assert "encoder" in idle(judged("SD3LocalIPAdapter", defaults("SD3LocalIPAdapter"), ["clipVision"]))
-    assert "classifier" in idle(judged("SD3LocalSafety", {"checkContent": False}))
+    unchecked = judged("SD3LocalSafety", {"checkContent": False, "mode": "fast"})["idle"]
+    assert [one["parameters"] for one in unchecked] == [("mode", "classifier")], "one reason is said once"
     assert idle(judged("SD3LocalSafety", {"checkContent": True})) == set()
 
 

@@ -3,6 +3,7 @@
 import { button, element } from "./dom.mjs"
 import { addressOf } from "./results_find.mjs"
 import { apartText, runsText } from "./results_words.mjs"
+import { mount } from "./widgets_panel.mjs"
 import { t } from "./words.mjs"
 
 /**
@@ -30,8 +31,13 @@ export class Comparison {
   /** @type {HTMLElement | null} */
   #handle = null
 
+  /** @type {LGraphNode} */
+  #node
+
   /** @param {LGraphNode} node */
   constructor(node) {
+    this.#node = node
+    this.#root.dataset.panel = "sd3local.compare"
     const options = {
       serialize: false,
       hideOnZoom: false,
@@ -49,6 +55,7 @@ export class Comparison {
     this.#compared = compared
     this.#index = Math.min(this.#index, compared.pairs.length - 1)
     this.#draw()
+    mount(this.#node, this.#root)
   }
 
   #draw() {

@@ -11,6 +11,18 @@ import { element } from "./dom.mjs"
 /** What the canvas puts between two widgets, in pixels. */
 const GAP = 4
 
+/**
+ * Nodes 2.0 go on showing what an earlier node with this one's number had in its place, such as the one from before an
+ * undo: that makes way for `root`, which says in its `data-panel` which of the node's places it has.
+ * @param {Node} node
+ * @param {HTMLElement} root
+ */
+export function mount({ graph, id }, root) {
+  if (!graph || graph !== app.canvas.graph) return
+  const shown = document.querySelector(`[data-node-id="${id}"] [data-panel="${root.dataset.panel}"]`)
+  if (shown !== null && shown !== root) shown.replaceWith(root)
+}
+
 export class Panel {
   #height = 0
   #body = element("div", { className: "sd3local-panel-body" })
@@ -64,12 +76,8 @@ export class Panel {
     return made
   }
 
-  /** Nodes 2.0 go on showing the panel of an earlier node with this one's number, such as that from before an undo. */
   mount() {
-    const { graph, id } = this.#node
-    if (!graph || graph !== app.canvas.graph) return
-    const shown = document.querySelector(`[data-node-id="${id}"] [data-panel="${this.#root.dataset.panel}"]`)
-    if (shown !== null && shown !== this.#root) shown.replaceWith(this.#root)
+    mount(this.#node, this.#root)
   }
 
   /**
