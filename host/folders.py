@@ -53,7 +53,7 @@ def model_path(name: str) -> Path:
 
 def files(folder: str) -> list[str]:
     """`FROM_MODEL`, then the files of one of ComfyUI's model folders."""
-    return [FROM_MODEL, *listed(folder)]
+    return [FROM_MODEL, *_names(folder)]
 
 
 def file_path(name: str, folder: str, parameter: str) -> Path | None:
@@ -65,15 +65,14 @@ def file_path(name: str, folder: str, parameter: str) -> Path | None:
 
 def listed(folder: str) -> dict[str, Path]:
     """The files of one of ComfyUI's model folders by the names that it lists them with."""
-    try:
-        names = folder_paths.get_filename_list(folder)
-    except FileNotFoundError:
-        # ComfyUI asks for the date of every folder that it listed before, and fails from then on where one of them was
-        # removed: https://github.com/Comfy-Org/ComfyUI/pull/14497
-        folder_paths.filename_list_cache.pop(folder, None)
-        names = folder_paths.get_filename_list(folder)
-    paths = ((name, folder_paths.get_full_path(folder, name)) for name in names)
+    paths = ((name, folder_paths.get_full_path(folder, name)) for name in _names(folder))
     return {name: Path(path) for name, path in paths if path is not None}
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """(date in nanoseconds, size in bytes): another one after the file was replaced or written to."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def add_ons(folder: str) -> list[str]:
@@ -129,6 +128,16 @@ def _add_on_paths(folder: str) -> dict[str, Path]:
     own = ([str(Path(folder_paths.models_dir) / folder)], folder_paths.supported_pt_extensions)
     folder_paths.folder_names_and_paths.setdefault(folder, own)
     return {**_paths(folder), **_ADD_ONS[folder]}
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return folder_paths.get_filename_list(folder)
+    except FileNotFoundError:
+        # ComfyUI asks for the date of every folder that it listed before, and fails from then on where one of them was
+        # removed: https://github.com/Comfy-Org/ComfyUI/pull/14497
+        folder_paths.filename_list_cache.pop(folder, None)
+        return folder_paths.get_filename_list(folder)
 
 
 def _paths(folder: str) -> dict[str, Path]:

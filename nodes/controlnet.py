@@ -82,7 +82,7 @@ class SD3LocalControlNet(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model=None, **_values):
         """Changes when the file does, so that a replaced net is read anew under its old name."""
-        return _stamp(folders.add_on_path(model, FOLDER, "model"))
+        return folders.stamp(folders.add_on_path(model, FOLDER, "model"))
 
     @classmethod
     def execute(cls, model, guideImage, controlNet=None, **values) -> io.NodeOutput:
@@ -91,7 +91,7 @@ class SD3LocalControlNet(io.ComfyNode):
         earlier = sockets.Spec({}) if controlNet is None else controlNet
         with within(f"controlNet[{len(earlier.fields.get('controlNet', ()))}]"):
             path = folders.add_on_path(model, FOLDER, "model")
-            opened = _opened(path, _stamp(path))
+            opened = _opened(path, folders.stamp(path))
         pictures = sockets.named(guideImage)
         item = {"model": model, "guideImage": next(iter(pictures)), **set_fields(ControlNet, values)}
         materials = Materials(pictures=pictures, control_nets={model: opened})
@@ -102,11 +102,6 @@ def _widget(name: str, **options) -> io.Input:
     made = widget(ControlNet, name, **options)
     made.tooltip = f"{made.tooltip} {TIPS[name]}"
     return made
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
 
 
 # Another weight runs the node again, but must not read its file again.

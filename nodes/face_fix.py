@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..host import folders
 from ..pipelines.materials import Materials
 from ..pipelines.request import Ultralytics
 from . import sockets
@@ -65,8 +66,8 @@ class SD3LocalFaceFix(io.ComfyNode):
         """Changes when the file does, so that a replaced detector is read anew under its old name."""
         from ..host import optional_models
 
-        status = optional_models.detector_path(_named(detector)).stat()
-        return (_named(detector), *sorted(values.items()), status.st_mtime_ns, status.st_size)
+        name = _named(detector)
+        return (name, *sorted(values.items()), *folders.stamp(optional_models.detector_path(name)))
 
     @classmethod
     def execute(cls, detector, **values) -> io.NodeOutput:

@@ -100,7 +100,10 @@ class SD3LocalIPAdapter(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model=None, encoder=AUTO, **_values):
         """Changes when a file does, so that a replaced one is read anew under its old name."""
-        return [_stamp(path) for path in (folders.add_on_path(model, FOLDER, "model"), *_encoder_paths(encoder, model))]
+        return [
+            folders.stamp(path)
+            for path in (folders.add_on_path(model, FOLDER, "model"), *_encoder_paths(encoder, model))
+        ]
 
     @classmethod
     def execute(cls, model, guideImages, encoder, clipVision=None, ipAdapters=None, **values) -> io.NodeOutput:
@@ -124,11 +127,6 @@ def _widget(name: str) -> io.Input:
     return made
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
 def _encoder_paths(encoder: str, model: str) -> list[Path]:
     """The file of a picked encoder; for auto, all files that it may be."""
     if encoder != AUTO:
@@ -147,10 +145,10 @@ def _opened(model: str, encoder: str, clip_vision: Any) -> IPAdapterFile:
     if clip_vision is not None:
         from ..host.clip_vision import ComfyImageEncoder
 
-        return _adapter.__wrapped__(path, _stamp(path), ComfyImageEncoder(clip_vision))
+        return _adapter.__wrapped__(path, folders.stamp(path), ComfyImageEncoder(clip_vision))
     files = _encoder_paths(encoder, model)
     chosen = fitting_encoder(path, files) if encoder == AUTO else files[0]
-    return _adapter(path, _stamp(path), _encoder(chosen, _stamp(chosen)))
+    return _adapter(path, folders.stamp(path), _encoder(chosen, folders.stamp(chosen)))
 
 
 # Another weight runs the node again, but must not read its files again. What ComfyUI loaded is not kept alive for that.

@@ -77,8 +77,7 @@ class SD3LocalLora(io.ComfyNode):
         """Changes when the file does, so that a replaced LoRA is read anew under its old name."""
         if model == NONE:
             return None
-        status = folders.add_on_path(model, FOLDER, "model").stat()
-        return status.st_mtime_ns, status.st_size
+        return folders.stamp(folders.add_on_path(model, FOLDER, "model"))
 
     @classmethod
     def execute(cls, model, weight, transformer, lora=None, loraStack=None) -> io.NodeOutput:

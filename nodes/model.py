@@ -82,7 +82,7 @@ class SD3LocalModel(io.ComfyNode):
         chosen = _chosen(model, vae, (textEncoder1, textEncoder2, textEncoder3), dtype)
         paths = [path for path in (chosen.model, chosen.vae, *chosen.text_encoders) if path is not None]
         files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-        return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        return [(str(file), *folders.stamp(file)) for file in files]
 
     @classmethod
     def execute(cls, model, vae, textEncoder1, textEncoder2, textEncoder3, dtype) -> io.NodeOutput:
