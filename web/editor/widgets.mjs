@@ -7,7 +7,7 @@ import { Judge, Judged, PAUSE } from "./widgets_check.mjs"
 import { paintMask, paintable } from "./widgets_mask.mjs"
 import { kindOf, onChange } from "./widgets_node.mjs"
 import { OutpaintFrame } from "./widgets_outpaint.mjs"
-import { Panel } from "./widgets_panel.mjs"
+import { Panel, mountAll } from "./widgets_panel.mjs"
 import { SizePicker } from "./widgets_size.mjs"
 import { TokenCounter } from "./widgets_tokens.mjs"
 import { t } from "./words.mjs"
@@ -32,9 +32,6 @@ const HELPERS = {
 
 const judge = new Judge(async (nodes) => (await call("/check", { body: { nodes } })).nodes)
 
-/** @type {WeakMap<Node, Panel>} */
-const panels = new WeakMap()
-
 /**
  * The button under SD3 Inputs that opens the mask editor, there while a node with a picture is connected.
  * @param {Node} node
@@ -55,7 +52,6 @@ function maskButton(node, panel) {
 function help(node) {
   const kind = kindOf(node)
   const panel = new Panel(node)
-  panels.set(node, panel)
   const helper = kind === "SD3LocalInputs" ? maskButton(node, panel) : HELPERS[kind] && new HELPERS[kind](node, panel)
   const judged = new Judged(node, panel)
   const look = () => {
@@ -72,7 +68,7 @@ export const widgets = {
   setup() {
     app.canvas.canvas.addEventListener("litegraph:set-graph", () => {
       // The editor shows the other graph's nodes only then.
-      setTimeout(() => app.canvas.graph?.nodes.forEach((node) => panels.get(node)?.mount()), PAUSE)
+      setTimeout(mountAll, PAUSE)
     })
   },
   /** @param {Node} node */

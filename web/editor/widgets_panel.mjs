@@ -23,6 +23,13 @@ export function mount({ graph, id }, root) {
   if (shown !== null && shown !== root) shown.replaceWith(root)
 }
 
+/** Mounts all places of the nodes in view. */
+export function mountAll() {
+  for (const node of app.canvas.graph?.nodes ?? []) {
+    for (const { element: root } of node.widgets ?? []) if (root?.dataset.panel) mount(node, root)
+  }
+}
+
 export class Panel {
   #height = 0
   #body = element("div", { className: "sd3local-panel-body" })
@@ -76,10 +83,6 @@ export class Panel {
     return made
   }
 
-  mount() {
-    mount(this.#node, this.#root)
-  }
-
   /**
    * Shows which of the node's widgets have no effect.
    * @param {Set<Widget>} widgets
@@ -120,7 +123,7 @@ export class Panel {
 
   /** Takes the room that is needed now, no more and no less. */
   fit() {
-    this.mount()
+    mount(this.#node, this.#root)
     const height = this.#measured()
     if (height === this.#height) return
     const node = this.#node
