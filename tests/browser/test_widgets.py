@@ -171,6 +171,9 @@ def test_a_painted_mask_counts(editor: Editor, seed_image: str) -> None:
     editor.page.get_by_role("button", name="Paint the mask").click()
     painter = editor.page.locator(".mask-editor-dialog, [role=dialog]", has_text="Mask").first
     painter.wait_for()
+    assert [str(link[2]) for link in editor.state()["links"] if [str(link[0]), link[1]] == [str(load), 1]] == [
+        str(inputs)
+    ]
     canvas = painter.locator("canvas").first
     canvas.wait_for()
     # It shows the picture before it takes strokes.
